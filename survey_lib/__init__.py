@@ -1,0 +1,3 @@
+"""survey_lib: *Efficient Diffusion Models for Vision* (arXiv 2210.09292) as a course that runs."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The mathematics: schedules, grids, exact models, corruptions, heads, losses, samplers, integrators."""

@@ -1,0 +1,173 @@
+"""Noise schedules: ``t -> (alpha, sigma)`` with ``x_t = alpha(t) x0 + sigma(t) eps``.
+
+The probability model is ``q(x_t | x0) = N(alpha(t) x0, sigma(t)^2 I)``. A schedule says nothing of
+networks, of grids or of samplers: the same trained denoiser can be sampled under any of them
+(`heads.Reschedule`), because all that it needs to know is ``lam = log(alpha / sigma)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from survey_lib.core.protocols import expand
+
+_BISECTIONS = 100  # halves [0, 1] to below the spacing of float64 around any t > 1e-14
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Two functions of time, taken and returned in float64.
+
+    ``inverse`` gives ``t`` from ``lam`` where a closed form is known; `time` bisects otherwise.
+    """
+
+    alpha: Callable[[Tensor], Tensor]
+    sigma: Callable[[Tensor], Tensor]
+    inverse: Callable[[Tensor], Tensor] | None = None
+    name: str = "custom"
+
+    def scales(self, t: Tensor | float, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``alpha(t), sigma(t)`` in float64, shaped to multiply ``like`` (B, ...) if one is given.
+
+        Raises ValueError for a time outside [0, 1].
+        """
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if t.numel() and not (t.min() >= 0 and t.max() <= 1):
+            raise ValueError(f"times lie in [0, 1], 0 clean and 1 noise; got {t.min():g} to {t.max():g}")
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        return (alpha, sigma) if like is None else (expand(alpha, like), expand(sigma, like))
+
+    def lam(self, t: Tensor | float) -> Tensor:
+        """``log(alpha / sigma)``, falling in t; infinite where sigma or alpha is 0."""
+        alpha, sigma = self.scales(t)
+        return alpha.log() - sigma.log()
+
+    def time(self, lam: Tensor | float) -> Tensor:
+        """The ``t`` at which the schedule has this ``lam``, clamped to [0, 1]."""
+        lam = torch.as_tensor(lam, dtype=torch.float64)
+        if self.inverse is not None:
+            return self.inverse(lam).clamp(0, 1)
+        low, high = torch.zeros_like(lam), torch.ones_like(lam)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            noisier = self.lam(middle) < lam  # lam falls in t: too noisy here, so the answer lies below
+            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        return (low + high) / 2
+
+    def drift_diffusion(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """``f, g^2`` of the SDE ``dx = f x dt + g dw`` with these marginals (Score-SDE, eq. 5 and 29).
+
+        ``f = alpha' / alpha`` and ``g^2 = (sigma^2)' - 2 f sigma^2``; the derivatives are exact.
+        """
+        t = torch.as_tensor(t, dtype=torch.float64)
+        one = torch.ones_like(t)
+        log_alpha, f = torch.func.jvp(lambda u: self.alpha(u).log(), (t,), (one,))
+        variance, growth = torch.func.jvp(lambda u: self.sigma(u) ** 2, (t,), (one,))
+        return f.detach(), (growth - 2 * f * variance).detach()
+
+
+def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+    """DDPM's linear betas in continuous time (Score-SDE, eq. 33): variance preserving.
+
+    ``log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2``.
+    """
+    slope = beta_max - beta_min
+
+    def log_alpha(t: Tensor) -> Tensor:
+        return -0.25 * t**2 * slope - 0.5 * t * beta_min
+
+    def inverse(lam: Tensor) -> Tensor:  # alpha^2 = sigmoid(2 lam), then a quadratic in t without cancellation
+        c = torch.nn.functional.softplus(-2 * lam)  # -2 log alpha
+        return 2 * c / (beta_min + (beta_min**2 + 2 * slope * c).sqrt())
+
+    return Schedule(
+        lambda t: log_alpha(t).exp(), lambda t: (-torch.expm1(2 * log_alpha(t))).sqrt(), inverse, "vp_linear"
+    )
+
+
+def vp_cosine(offset: float = 0.0) -> Schedule:
+    """``alpha = cos(angle)``, ``sigma = sin(angle)`` (improved DDPM, eq. 17, which has offset 0.008)."""
+    start = offset / (1 + offset) * math.pi / 2
+    norm = math.cos(start)
+    if offset == 0:
+        return Schedule(
+            lambda t: torch.cos(t * math.pi / 2),
+            lambda t: torch.sin(t * math.pi / 2),
+            lambda lam: torch.atan(torch.exp(-lam)) * 2 / math.pi,
+            "vp_cosine",
+        )
+
+    def alpha(t: Tensor) -> Tensor:
+        return torch.cos(start + t * (math.pi / 2 - start)) / norm
+
+    def sigma(t: Tensor) -> Tensor:  # cos^2 a - cos^2 b = sin(b - a) sin(b + a): no cancellation at t = 0
+        step = t * (math.pi / 2 - start)
+        return (torch.sin(step) * torch.sin(2 * start + step)).clamp_min(0).sqrt() / norm
+
+    return Schedule(alpha, sigma, None, "vp_cosine")
+
+
+def vp_sigmoid(start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
+    """``alpha^2`` falls along a sigmoid (Jabri et al. 2022; Chen 2023, alg. 1).
+
+    ``alpha^2 = (S(end) - S(start + t (end - start))) / (S(end) - S(start))`` with ``S(u) = sigmoid(u / tau)``.
+    """
+    first, last = (1 / (1 + math.exp(-u / tau)) for u in (start, end))
+
+    def level(t: Tensor) -> Tensor:
+        return torch.sigmoid((start + t * (end - start)) / tau)
+
+    return Schedule(
+        lambda t: ((last - level(t)) / (last - first)).clamp_min(0).sqrt(),
+        lambda t: ((level(t) - first) / (last - first)).clamp_min(0).sqrt(),
+        None,
+        "vp_sigmoid",
+    )
+
+
+def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
+    """Geometric growth of the noise (Score-SDE, eq. 30): ``sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^(2t) - 1)``.
+
+    The subtracted 1 makes ``t = 0`` clean; without it the chain starts at ``sigma_min``.
+    """
+    rate = 2 * math.log(sigma_max / sigma_min)
+    return Schedule(
+        torch.ones_like,
+        lambda t: sigma_min * torch.expm1(rate * t).sqrt(),
+        lambda lam: torch.log1p(torch.exp(-2 * lam) / sigma_min**2) / rate,
+        "ve",
+    )
+
+
+def edm(sigma_max: float = 80.0) -> Schedule:
+    """``alpha = 1, sigma = sigma_max t`` (EDM, table 1): noise grows linearly, and lines are straight far out."""
+    return Schedule(torch.ones_like, lambda t: sigma_max * t, lambda lam: torch.exp(-lam) / sigma_max, "edm")
+
+
+def rectified() -> Schedule:
+    """``alpha = 1 - t, sigma = t``: the straight path of rectified flow and flow matching (their time is 1 - t)."""
+    return Schedule(lambda t: 1 - t, lambda t: t, lambda lam: torch.sigmoid(-lam), "rectified")
+
+
+def from_betas(betas: Tensor) -> Schedule:
+    """A discrete chain ``q(x_n | x_{n-1}) = N(sqrt(1 - beta_n) x_{n-1}, beta_n I)`` (DDPM, eq. 2), made continuous.
+
+    Step n of N sits at ``t = n / N``, where ``alpha^2`` is exactly the product of the first n ``1 - beta``;
+    ``log alpha`` is linear in between. ``betas`` has shape (N,), each strictly between 0 and 1.
+    """
+    betas = torch.as_tensor(betas, dtype=torch.float64)
+    if betas.ndim != 1 or not len(betas) or not ((betas > 0) & (betas < 1)).all():
+        raise ValueError("betas are one dimension of numbers strictly between 0 and 1")
+    knots = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * torch.log1p(-betas).cumsum(0)])
+
+    def log_alpha(t: Tensor) -> Tensor:
+        position = t * len(betas)
+        left = position.detach().floor().long().clamp(0, len(betas) - 1)
+        return torch.lerp(knots.to(t.device)[left], knots.to(t.device)[left + 1], position - left)
+
+    return Schedule(lambda t: log_alpha(t).exp(), lambda t: (-torch.expm1(2 * log_alpha(t))).sqrt(), None, "from_betas")

@@ -1,0 +1,1 @@
+"""What a course needs: atlas, claims, exercises, assignments, runner, command line."""

@@ -1,0 +1,1 @@
+"""Efficient Design Strategies of the survey, one module a strategy."""

@@ -1,0 +1,1 @@
+"""What an experiment needs: data, training, checkpoints, metrics, cost, plots, runtime."""

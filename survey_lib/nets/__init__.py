@@ -1,0 +1,1 @@
+"""Small networks ``net(x, c_noise, cond)``; they know nothing of diffusion."""

@@ -1,0 +1,1 @@
+"""Efficient Process Strategies of the survey, one module a strategy."""
