@@ -1,1 +1,0 @@
-"""Efficient Design Strategies of the survey, one module a strategy."""

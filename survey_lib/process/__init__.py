@@ -1,1 +1,0 @@
-"""Efficient Process Strategies of the survey, one module a strategy."""
