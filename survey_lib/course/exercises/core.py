@@ -25,13 +25,15 @@ class Property:
     """Something that every right answer has.
 
     ``measure(answer, problem)`` and ``exact(problem)`` give numbers of one shape; they may differ by
-    ``tolerance`` (absolute, plus the same fraction of the exact value). ``show`` puts a value in words.
+    ``tolerance`` (absolute, plus the same fraction of the exact value). Two wrong answers that depend on chance
+    behave alike within ``alike``, by default the tolerance. ``show`` puts a value in words.
     """
 
     name: str
     measure: Callable[[Any, Any], Tensor | float]
     exact: Callable[[Any], Tensor | float]
     tolerance: float = 1e-6
+    alike: float | None = None
     show: Callable[[float], str] = "{:.4g}".format
 
 
@@ -123,7 +125,7 @@ def diagnose(exercise: Exercise, problem: Any, found: Sequence[Tensor], failed: 
     for mistake in exercise.mistakes:
         theirs = [_measure(one, mistake.answer, problem) for one in exercise.properties]
         alike = [
-            _agree(mine, other, one.tolerance)
+            _agree(mine, other, one.tolerance if one.alike is None else one.alike)
             for one, mine, other in zip(exercise.properties, found, theirs, strict=True)
         ]
         score = sum(alike) if alike[failed[0]] else 0
