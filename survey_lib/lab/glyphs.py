@@ -9,6 +9,7 @@ comes at every size, in colour and in grey.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import string
 from pathlib import Path
@@ -40,7 +41,7 @@ FACES = (
 _SIDE = 192  # pixels of a master drawing, in which "0" is _HEIGHT high
 _HEIGHT = 96
 _SLANT = 0.09  # oblique faces lean by 0.19: the slant drawn never makes one face of another
-_BATCH = 512
+_BATCH = 64  # drawn at once: what stays in the processor's cache; 512 take twice as long
 _DRAWS = 16  # random numbers an image may use; fixed, so that image i starts at number 16 i
 
 
@@ -66,6 +67,14 @@ def glyphs(
         _compose(_warp(masters[which[i]], affine[i], size), ink[i], paper[i]) for i in torch.arange(count).split(_BATCH)
     ]
     return ImageSet("glyphs", torch.cat(images), label, tuple(characters), {"face": face})
+
+
+def provenance() -> tuple[str, ...]:
+    """What glyphs depend on beside their arguments: this file, and the versions of the fonts and their painter."""
+    import matplotlib
+    import PIL
+
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), matplotlib.__version__, PIL.__version__
 
 
 def _check_characters(characters: str) -> None:
@@ -144,7 +153,10 @@ def _placements(draws: np.ndarray, boxes: np.ndarray) -> Tensor:
 def _warp(masters: Tensor, affine: Tensor, size: int) -> Tensor:
     """How much ink covers each pixel: uint8 (B, 1, size, size). Several samples a pixel, averaged."""
     over = math.ceil(_HEIGHT / size)
-    grid = functional.affine_grid(affine, [len(affine), 1, size * over, size * over], align_corners=False)
+    centres = (torch.arange(size * over) * 2 + 1) / (size * over) - 1
+    # Element by element: a matrix product rounds differently in batches of different length.
+    x, y = centres[None, None, :, None], centres[None, :, None, None]
+    grid = affine[:, None, None, :, 0] * x + affine[:, None, None, :, 1] * y + affine[:, None, None, :, 2]
     samples = functional.grid_sample(masters.float(), grid, align_corners=False)
     return functional.avg_pool2d(samples, over).round_().to(torch.uint8)
 
@@ -181,11 +193,11 @@ def _oklab(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.nda
         lightness - 0.1055613458 * a - 0.0638541728 * b,
         lightness - 0.0894841775 * a - 1.2914855480 * b,
     ]) ** 3  # fmt: skip
-    linear = np.array([
+    mix = np.array([
         [4.0767416621, -3.3077115913, 0.2309699292],
         [-1.2684380046, 2.6097574011, -0.3413193965],
         [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]) @ cones  # fmt: skip
-    linear = linear.clip(0, 1)
+    ])  # fmt: skip
+    linear = (mix[:, :, None] * cones).sum(1).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (255 * encoded.T).round().astype(np.int32)

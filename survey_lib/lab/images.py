@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ class ImageSet:
                 f"labels number the {len(self.classes)} classes from 0; these span "
                 f"{int(self.labels.min())} to {int(self.labels.max())}"
             )
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        object.__setattr__(self, "extra", dict(self.extra))
 
     def __len__(self) -> int:
         return len(self.images)
