@@ -126,18 +126,25 @@ class Gaussian:
         ``spread^2 = eta^2 posterior_variance``. Draws no random number where there is no noise to add.
         """
         t, s = check_step(t, s)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule.scales(t), self.schedule.scales(s)
-        spread = self.eta**2 * posterior_variance(self.schedule, t, s)
-        keep = _keep(self.schedule, t, s, self.eta) / sigma_t
-        x_s = expand(keep, x_t) * x_t + expand(alpha_s - keep * alpha_t, x_t) * x0
-        variance = self._noise_variance(spread, t, s)
-        variance = torch.where(expand(sigma_s, x_t).to(variance.device) > 0, expand(variance, x_t), 0)
+        on_x_t, on_x0, variance = self.coefficients(t, s)
+        x_s = expand(on_x_t, x_t) * x_t + expand(on_x0, x_t) * x0
+        noisy = expand(self.schedule.scales(s)[1], x_t).to(variance.device) > 0
+        variance = torch.where(noisy, expand(variance, x_t), 0)
         return x_s + variance.sqrt() * normal(x_t.shape, generator, x_t.dtype) if variance.any() else x_s
 
-    def _noise_variance(self, spread: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def coefficients(self, t: Tensor | float, s: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """``a, b, variance`` of the step ``x_s = a x_t + b x0 + sqrt(variance) noise``: float64, () or (B,).
+
+        A tensor given as ``variance`` comes back as it is.
+        """
+        t, s = check_step(t, s)
+        (alpha_t, sigma_t), (alpha_s, _) = self.schedule.scales(t), self.schedule.scales(s)
+        keep = _keep(self.schedule, t, s, self.eta) / sigma_t
         if self.variance is None:
-            return spread
-        return self.variance(self.schedule, t, s) if callable(self.variance) else self.variance
+            variance = self.eta**2 * posterior_variance(self.schedule, t, s)
+        else:
+            variance = self.variance(self.schedule, t, s) if callable(self.variance) else self.variance
+        return keep, alpha_s - keep * alpha_t, variance
 
     def eps(self, x_t: Tensor, x0: Tensor, t: Tensor | float) -> Tensor:
         """The noise in ``x_t`` if its clean data is ``x0``: ``(x_t - alpha x0) / sigma``, at ``sigma > 0``."""
