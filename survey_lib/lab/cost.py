@@ -60,9 +60,14 @@ def macs(function: Callable, *args: Any, **kwargs: Any) -> int:
     Convolutions and matrix products count, attention and backward passes included; additions, norms and activations
     do not. Half of what torch calls FLOPs. Give it the plain function, not a compiled one.
     """
-    # the fused attention of a processor is one opaque call, counted as 0 by some versions of torch: take it apart
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        function(*args, **kwargs)
+    # fused attention is one opaque call, counted as 0 (in inference always, else by some versions): take it apart
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            function(*args, **kwargs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops() // 2
 
 
@@ -147,7 +152,8 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # the C library keeps what was freed, and hands it out again without any growth: give it back first
+    # the C library keeps what was freed, and would hand it out again without any growth: give it back first, so that
+    # every block pays for its memory as it would in a fresh process, whatever ran before
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):  # not Linux, or not allowed: the peak then only ever grows
