@@ -91,7 +91,7 @@ def test_require_checks_a_lessons_own_parameters():
     assert runtime.require("sampler", "ddim", str, choices=("ddpm", "ddim")) == "ddim"
     with pytest.raises(ValueError, match="steps is -3; at least 1 is accepted"):
         runtime.require("steps", -3, int, low=1)
-    with pytest.raises(ValueError, match="t is 1.5; at most 1 is accepted"):
+    with pytest.raises(ValueError, match=r"t is 1\.5; at most 1 is accepted"):
         runtime.require("t", 1.5, float, low=0, high=1)
     with pytest.raises(ValueError, match="a finite number"):
         runtime.require("scale", float("nan"), float)

@@ -1,0 +1,158 @@
+"""Lessons as files: which there are, what a learner calls them, which parameters each takes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from ..lab import runtime
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook of the course."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        return self.name.partition("_")[0]
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode:
+        """The notebook as it lies on disk. Raises ValueError where the file holds none."""
+        return read(self.path)
+
+    @property
+    def title(self) -> str:
+        """Its first heading, without the number."""
+        return title(self.notebook) or self.name
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Name and default of each parameter, in the order of the cell tagged ``parameters``."""
+        cells = [cell for cell in self.notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+        if len(cells) != 1:
+            raise ValueError(f'{self.path.name} has {len(cells)} cells tagged "parameters"; a lesson has one')
+        return _literals(cells[0].source, self.path.name)
+
+    def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Values for texts from a command line, as the defaults' types ask; `check` refuses what does not fit."""
+        return {name: _parse(text, self.parameters.get(name)) for name, text in texts.items()}
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``given`` as the lesson takes it, or say what is accepted, before any kernel starts."""
+        defaults, checked = self.parameters, {}
+        for name, value in given.items():
+            if name not in defaults:
+                near, accepted = runtime.suggest(name, defaults), ", ".join(defaults)
+                raise ValueError(f'{self.name} has no parameter "{name}"{near}; accepted: {accepted}')
+            checked[name] = _check(name, value, defaults[name])
+        return checked
+
+
+def all_lessons(home: Path = runtime.HOME) -> list[Lesson]:
+    """Every lesson, in the order of the course. Raises FileNotFoundError where there are none."""
+    lessons = [Lesson(path) for path in sorted((home / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    if not lessons:
+        raise FileNotFoundError(
+            f"there are no lessons under {home / 'notebooks'}: work in a clone of the project, "
+            "or name its folder in SURVEY_HOME"
+        )
+    return lessons
+
+
+def select(names: Iterable[str], home: Path = runtime.HOME) -> list[Lesson]:
+    """The lessons that ``names`` mean: a number (1 or 01), a name, the start of one; all for no names."""
+    lessons = all_lessons(home)
+    names = [Path(name).stem for name in names]
+    found = {_find(name, lessons).name for name in names}
+    return [lesson for lesson in lessons if not names or lesson.name in found]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook from its file. Raises ValueError where the file holds none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path.name} is not a notebook: {str(error).splitlines()[0][:120]}") from error
+
+
+def title(notebook: nbformat.NotebookNode) -> str:
+    """The first heading of a notebook, without its number; empty where there is none."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
+            return re.sub(r"^(?:Lesson\s+)?\d\d\W+", "", plain(heading[1]))
+    return ""
+
+
+def plain(markdown: str) -> str:
+    """A heading without its marks of emphasis, code and links."""
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown).replace("*", "").replace("`", "").strip()
+
+
+def source_hash(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 of what a notebook's outputs depend on: the kind and the source of every cell, in order."""
+    sources = [[cell.cell_type, cell.source] for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(sources, ensure_ascii=False).encode()).hexdigest()
+
+
+def _find(name: str, lessons: list[Lesson]) -> Lesson:
+    wanted = name.zfill(2) if name.isdigit() else name
+    matches = [one for one in lessons if one.name == wanted]
+    matches = matches or [
+        one for one in lessons if wanted and (one.name.startswith(wanted) or one.name[3:].startswith(wanted))
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    accepted = ", ".join(one.name for one in lessons)
+    if matches:
+        raise ValueError(f'"{name}" could mean {" or ".join(one.name for one in matches)}; name one of them')
+    near = runtime.suggest(name, [one.name for one in lessons] + [one.name[3:] for one in lessons])
+    raise ValueError(f'there is no lesson "{name}"{near}; accepted: {accepted}, or their numbers')
+
+
+def _literals(source: str, where: str) -> dict[str, Any]:
+    values = {}
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a string that explains
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        if not isinstance(target, ast.Name):
+            raise ValueError(f"{where}: the parameters cell holds more than NAME = VALUE in line {statement.lineno}")
+        try:
+            values[target.id] = ast.literal_eval(statement.value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: the parameter {target.id} is not a plain literal") from error
+    return values
+
+
+def _parse(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _check(name: str, value: Any, default: Any) -> Any:
+    if name == "profile":
+        return runtime.require(name, value, str, choices=("auto", *runtime.PROFILES))
+    if name == "dataset":
+        return runtime.check_dataset(value)
+    low = {"seed": 0, "steps": 1}.get(name)
+    return value if default is None else runtime.require(name, value, type(default), low=low)

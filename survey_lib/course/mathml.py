@@ -1,0 +1,62 @@
+"""Formulas that a browser shows by itself: TeX to MathML when the page is built, so that reading needs no network."""
+
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ElementTree
+
+from latex2mathml import exceptions
+from latex2mathml.converter import convert
+
+#: What the converter raises; its errors have no common ancestor.
+_REFUSALS = tuple(kind for kind in vars(exceptions).values() if isinstance(kind, type))
+
+#: Environments that the converter lacks or numbers, and the one it sets as they mean.
+_ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|align|split|eqnarray|alignat)\*?\}")
+_GATHERED = re.compile(r"\\(begin|end)\{(?:gathered|gather)\*?\}")
+_PLAIN = re.compile(r"\\(?:begin|end)\{(?:equation|displaymath|math)\*?\}")
+
+#: Relations and fences that it hands out as identifiers, which a browser would set without their spaces.
+_OPERATORS = re.compile(r"<mi>(&#x(?:000B1|02026|0230[89AB]|027C2|027FA|0003A);)</mi>")
+
+
+def mathml(tex: str, *, block: bool = False) -> str:
+    """Return a formula as a MathML element that carries its TeX as an annotation for copying and for screen readers.
+
+    Raises ValueError, naming the formula and what is wrong, for what would be shown wrongly: an unknown
+    command, a brace too few.
+    """
+    tex = tex.strip()
+    if tex.count("{") - tex.count(r"\{") != tex.count("}") - tex.count(r"\}"):
+        raise ValueError(f"the braces of the formula {tex!r} do not pair")
+    try:
+        element = _mend(convert(_prepare(tex), display="block" if block else "inline"))
+        root = ElementTree.fromstring(element)
+    except (*_REFUSALS, ElementTree.ParseError, IndexError, StopIteration) as error:
+        raise ValueError(f"the formula {tex!r} cannot be set: {str(error) or type(error).__name__}") from error
+    unknown = [text for node in root.iter() if (text := node.text or "").startswith("\\") and len(text) > 1]
+    if unknown:
+        raise ValueError(f"the formula {tex!r} holds {unknown[0]}, which is not known here")
+    note = f'<annotation encoding="application/x-tex">{html.escape(tex)}</annotation>'
+    body = element[element.index(">") + 1 : element.rindex("</math>")]
+    return f"{element[: element.index('>') + 1]}<semantics>{body}{note}</semantics></math>"
+
+
+def _prepare(tex: str) -> str:
+    tex = _ALIGNED.sub(r"\\\1{align*}", tex)
+    tex = re.sub(r"\\begin\{gather\*?(?:ed)?\*?\}", r"\\begin{array}{c}", tex)
+    tex = _GATHERED.sub(r"\\\1{array}", tex)
+    tex = _PLAIN.sub("", tex)
+    tex = tex.replace(r"\operatorname*", r"\operatorname")
+    return re.sub(r"\\tag\{([^{}]*)\}", r"\\qquad\\text{(\1)}", tex)
+
+
+def _mend(element: str) -> str:
+    """Put right what the converter gets wrong: roman single letters, relations, a negative space."""
+    element = re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', element)
+    element = re.sub(r'<mi mathvariant="normal">&#x0007E;</mi>|<mi>\u223c</mi>', "<mo>&#x0223C;</mo>", element)
+    element = _OPERATORS.sub(r"<mo>\1</mo>", element)
+    element = element.replace(r">\|</mo>", ">&#x02016;</mo>")
+    element = element.replace("negativethinmathspace", "-0.167em")
+    return element.replace("&</mi>", "&amp;</mi>")
