@@ -1,0 +1,94 @@
+"""What the network's output means: every parameterisation is ``x0 = skip x_t + out F``.
+
+A network may be asked for the clean data, the noise, the score, or a mixture of them. The answers carry
+the same information, so one pair of numbers turns each into the denoiser ``E[x0 | x_t]`` that the
+samplers want. What differs is how large the network's mistakes become on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from survey_lib.core.protocols import Denoiser, expand
+from survey_lib.core.schedules import Schedule
+
+Kind = Literal["x0", "eps", "score", "v", "flow", "edm"]
+_LAM_LIMIT = 20.0  # beyond it one of signal and noise is below float32's resolution of the other
+
+
+def skip_out(kind: Kind, alpha: Tensor, sigma: Tensor, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
+    """The ``skip, out`` of ``x0 = skip x_t + out F`` for what F predicts.
+
+    * ``x0``: the clean data. ``eps``: the noise (DDPM, eq. 15). ``score``: ``grad log q(x_t)`` (Tweedie).
+    * ``v``: ``alpha eps - sigma x0`` (Salimans & Ho 2022, app. D), here for any schedule.
+    * ``flow``: ``eps - x0``, the velocity of the straight path.
+    * ``edm``: a target of unit variance for data of standard deviation ``sigma_data`` (EDM, table 1),
+      written for any ``alpha``.
+
+    ``eps`` and ``score`` divide by ``alpha``: they cannot say anything at ``alpha = 0``.
+    """
+    if kind == "x0":
+        return torch.zeros_like(alpha), torch.ones_like(alpha)
+    if kind == "eps":
+        return 1 / alpha, -sigma / alpha
+    if kind == "score":
+        return 1 / alpha, sigma**2 / alpha
+    if kind == "v":
+        power = alpha**2 + sigma**2
+        return alpha / power, -sigma / power
+    if kind == "flow":
+        return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+    if kind == "edm":
+        power = alpha**2 * sigma_data**2 + sigma**2
+        return alpha * sigma_data**2 / power, sigma * sigma_data / power.sqrt()
+    raise ValueError(f"unknown kind of head {kind!r}; accepted: {', '.join(get_args(Kind))}")
+
+
+class Preconditioned(nn.Module):
+    """A network made into a denoiser (EDM, eq. 7): ``x0 = skip x_t + out net(c_in x_t, c_noise, cond)``.
+
+    ``c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2)`` gives the network inputs of unit variance, and
+    ``c_noise = -lam / 4`` tells it the noise level. Both depend on the schedule only through ``lam`` once
+    x_t is rescaled, so one trained network serves under every schedule: ``Preconditioned(net, other)``.
+
+    ``net(x, c_noise, cond)`` takes (B, C, H, W), (B,) and what the caller passes as ``cond``.
+    """
+
+    def __init__(self, net: nn.Module, schedule: Schedule, kind: Kind = "edm", sigma_data: float = 0.5):
+        super().__init__()
+        skip_out(kind, torch.ones(()), torch.ones(()))  # refuses an unknown kind now, not at the first call
+        self.net, self.schedule, self.kind, self.sigma_data = net, schedule, kind, sigma_data
+
+    def forward(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
+        alpha, sigma = self.schedule.scales(t)
+        skip, out = skip_out(self.kind, alpha, sigma, self.sigma_data)
+        c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
+        c_noise = -(alpha.log() - sigma.log()).clamp(-_LAM_LIMIT, _LAM_LIMIT) / 4
+        answer = self.net(expand(c_in, x_t) * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t)), cond)
+        return expand(skip, x_t) * x_t + expand(out, x_t) * answer.to(x_t.dtype)
+
+
+@dataclass(frozen=True)
+class Reschedule:
+    """A denoiser trained on one schedule, asked under another (EDM, sec. 2: a change of time and scale).
+
+    The state ``x_t`` of ``sampled`` is that of ``trained`` at equal ``lam``, up to a factor:
+    ``D(x_t, t) = denoiser(x_t alpha_trained / alpha_sampled, t_trained)``.
+    """
+
+    denoiser: Denoiser | Callable[..., Tensor]
+    trained: Schedule
+    sampled: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
+        t_trained = self.trained.time(self.sampled.lam(t))
+        alpha, sigma = self.sampled.scales(t)
+        alpha_trained, sigma_trained = self.trained.scales(t_trained)
+        # The larger of the two scales carries the ratio: alpha may be 0 at one end, sigma at the other.
+        ratio = torch.where(alpha > sigma, alpha_trained / alpha, sigma_trained / sigma)
+        return self.denoiser(expand(ratio, x_t) * x_t, t_trained, cond)

@@ -1,0 +1,105 @@
+"""Trained networks on disk: safetensors for the weights, and a manifest that says where they come from.
+
+``data/checkpoints/NAME.safetensors`` and ``NAME.json`` belong together: the manifest holds the sha256 of the
+weights, the class and configuration of the network, the data set, the recipe, the seed, the minutes and on
+what, and what the network scored. A wrong hash, a cut-off file or a network that does not fit is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.schedules import Schedule, vp_linear
+from survey_lib.lab.runtime import HOME, suggest, write_atomically
+from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.mlp import MLP
+from survey_lib.nets.unet import UNet
+
+_NETS: tuple[type[nn.Module], ...] = (UNet, MLP, Classifier)
+
+
+def folder(root: Path | None = None) -> Path:
+    """Where checkpoints lie: ``root``, or ``data/checkpoints`` of the course."""
+    return HOME / "data" / "checkpoints" if root is None else Path(root)
+
+
+def names(root: Path | None = None) -> list[str]:
+    """The checkpoints that can be loaded."""
+    return sorted(path.stem for path in folder(root).glob("*.safetensors"))
+
+
+def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *, root: Path | None = None) -> Path:
+    """Write a denoiser or a classifier with its manifest; returns the path of the weights.
+
+    ``about`` is what cannot be read off the network: data set, recipe, seed, minutes, device, scores.
+    The weights are stored in half precision, which halves the file and moves scores less than the seed does.
+    """
+    denoiser = isinstance(model, Preconditioned)
+    net = model.net if denoiser else model
+    weights = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    data = to_safetensors({k: v.half() if v.is_floating_point() else v for k, v in weights.items()})
+    manifest = {
+        "name": name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "net": type(net).__name__,
+        "config": net.config,
+        "head": {"kind": model.kind, "sigma_data": model.sigma_data} if denoiser else None,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        **about,
+    }
+    path = folder(root) / f"{name}.safetensors"
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode() + b"\n")
+    return path
+
+
+def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
+    """What is known of a checkpoint. Raises FileNotFoundError for an unknown name, ValueError for a damaged file."""
+    path = folder(root) / f"{name}.json"
+    if not path.exists():
+        known = names(root)
+        raise FileNotFoundError(
+            f'no checkpoint "{name}"{suggest(name, known)}; there are: {", ".join(known) or "none"}; '
+            f"`survey train {name}` makes those that the course knows"
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no manifest ({error}); restore it, or `survey train {name}` makes it anew"
+        ) from error
+
+
+def load(
+    name: str, *, schedule: Schedule | None = None, device: str = "cpu", root: Path | None = None
+) -> Preconditioned | Classifier:
+    """A trained network in eval mode: a `Preconditioned` denoiser under ``schedule``, or a `Classifier`.
+
+    A denoiser knows only noise levels, so any schedule will do; the default is `vp_linear`, DDPM's.
+    Raises FileNotFoundError for an unknown name and ValueError for files that are damaged or do not fit.
+    """
+    about = manifest(name, root=root)
+    path = folder(root) / f"{name}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing, though its manifest is there; `survey train {name}` makes it anew")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != about["sha256"]:
+        raise ValueError(f"{path} is not the file that its manifest describes (sha256 differs); restore both")
+    known = {net.__name__: net for net in _NETS}
+    try:
+        net = known[about["net"]](**about["config"])
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in from_safetensors(data).items()})
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        detail = " ".join(str(error).split())
+        raise ValueError(f"the weights in {path} do not fit a {about['net']} of its manifest: {detail}") from error
+    model = net if about["head"] is None else Preconditioned(net, schedule or vp_linear(), **about["head"])
+    return model.to(device).eval().requires_grad_(False)

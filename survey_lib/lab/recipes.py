@@ -1,0 +1,125 @@
+"""How each shipped checkpoint is made. ``survey train NAME`` runs one from scratch.
+
+For each data set there are four: ``features`` and ``features2`` are classifiers whose hidden layer is the space in
+which images are compared; ``base`` is an unconditional denoiser, ``conditional`` one that knows the label.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.schedules import edm
+from survey_lib.lab import checkpoints
+from survey_lib.lab.data import ImageSet, load
+from survey_lib.lab.runtime import HOME, suggest
+from survey_lib.lab.speed import precision
+from survey_lib.lab.train import Recipe, Trainer
+from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.unet import UNet
+
+BASE = Recipe(steps=6000, batch=128)
+CONDITIONAL = replace(BASE, label_dropout=0.15, seed=1)
+_FEATURES = {"features": dict(widths=(24, 48, 96), kernel=3), "features2": dict(widths=(32, 64, 64), kernel=5)}
+_DATASETS = ("glyphs", "mnist")
+
+
+def names() -> list[str]:
+    """The checkpoints that `train` can make."""
+    return [f"{dataset}_{role}" for dataset in _DATASETS for role in (*_FEATURES, "base", "conditional")]
+
+
+def train(name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None) -> Path:
+    """Make the checkpoint ``name`` from scratch and save it with its manifest; a stopped training resumes.
+
+    ``steps`` shortens the recipe (to try it out). Raises ValueError for an unknown name.
+    """
+    if name not in names():
+        raise ValueError(f'no recipe "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
+    dataset, _, role = name.partition("_")
+    make = train_classifier if role in _FEATURES else train_denoiser
+    return make(name, load(dataset), role, device=device, steps=steps, root=root)
+
+
+def denoiser_for(images: ImageSet, *, conditional: bool = False, seed: int = 0) -> Preconditioned:
+    """The course's U-Net (0.4 M parameters) for these images, untrained, as a denoiser."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # torch's initialisers know no generator
+        net = UNet(images.shape[0], widths=(32, 64), classes=len(images.classes) if conditional else None)
+    return Preconditioned(net, edm(), "edm", sigma_data=0.5)
+
+
+def train_denoiser(
+    name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None
+) -> Path:
+    """An EDM denoiser by the loop of `survey_lib.lab.train`."""
+    recipe = CONDITIONAL if role == "conditional" else BASE
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    model = denoiser_for(images, conditional=role == "conditional", seed=recipe.seed)
+    state = HOME / "build" / "training" / f"{name}.safetensors"
+    trainer = Trainer(model, images, recipe, device=device, save_to=state)
+    for _ in trainer.run(every=200, progress=True):
+        pass
+    about = {"dataset": images.name, "images": len(images), "recipe": asdict(recipe), "seed": recipe.seed}
+    about |= _circumstances(trainer.seconds, device) | {"scores": {"loss": trainer.history[-1].loss}}
+    return checkpoints.save(name, trainer.average, about, root=root)
+
+
+def train_classifier(
+    name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None
+) -> Path:
+    """A classifier of the labels (and, for glyphs, of the faces) with mild noise on its inputs."""
+    targets = [images.labels] + ([images.extra["face"]] if "face" in images.extra else [])
+    heads = [int(target.max()) + 1 for target in targets]
+    seed = list(_FEATURES).index(role)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Classifier(images.shape[0], heads, **_FEATURES[role])
+    net = net.to(device, memory_format=torch.channels_last)
+    began = time.perf_counter()
+    _fit_classifier(net, images, torch.stack(targets, 1), steps or 3000, seed, device)
+    test = load(images.name, split="test")
+    wanted = [test.labels] + ([test.extra["face"]] if "face" in test.extra else [])
+    with torch.no_grad():
+        got = [net.classify(test.float(slice(i, i + 1000)).to(device)) for i in range(0, len(test), 1000)]
+    scores = {
+        f"accuracy_{what}": float((torch.cat([g[i].cpu() for g in got]) == target).double().mean())
+        for i, (what, target) in enumerate(zip(("label", "face"), wanted, strict=False))
+    }
+    about = {"dataset": images.name, "images": len(images), "seed": seed, "scores": scores}
+    return checkpoints.save(name, net.eval(), about | _circumstances(time.perf_counter() - began, device), root=root)
+
+
+def _fit_classifier(net: Classifier, images: ImageSet, targets: Tensor, steps: int, seed: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    net.train()
+    for _ in tqdm(range(steps), desc="training", unit="step"):
+        index = torch.randint(len(images), (128,), generator=generator)
+        x = images.float(index)
+        x = x + 0.1 * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        with precision(device):
+            logits = net(x.to(device, memory_format=torch.channels_last)).split(net.heads, dim=1)
+            losses = [F.cross_entropy(a, targets[index, i].to(device)) for i, a in enumerate(logits)]
+        optimizer.zero_grad()
+        sum(losses).backward()
+        optimizer.step()
+        falling.step()
+    net.eval()
+
+
+def _circumstances(seconds: float, device: str) -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} cores, {processor}"
+    return {"minutes": round(seconds / 60, 1), "device": where, "torch": torch.__version__}

@@ -1,0 +1,49 @@
+"""The same network, faster: bfloat16 and channels-last memory where the machine gains from them.
+
+Measured on two cores with avx512_bf16 (``make bench``): both together answer about twice as fast as plain
+float32 from 16 x 16 maps upwards. Processors without bfloat16 arithmetic would be slower with it, so there
+the network runs as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def bfloat16_helps(device: str | torch.device = "cpu") -> bool:
+    """Whether this device multiplies bfloat16 faster than float32 (emulation does not count)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def precision(device: str | torch.device = "cpu") -> AbstractContextManager[Any]:
+    """Autocast to bfloat16 where that helps, and nothing elsewhere. Losses and samplers stay in float32."""
+    if not bfloat16_helps(device):
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+def fast(model: nn.Module, *, compile: bool = False) -> Callable[..., Tensor]:
+    """A function that answers like ``model`` does, in eval mode and without gradients, at full speed.
+
+    The weights stay shared with ``model``. bfloat16 keeps 8 bits of mantissa, so answers differ by about
+    1 %; a test holds the difference far below the model's own error. ``compile=True`` has torch fuse the
+    small operations: a minute at the first call, worth it for long runs; it needs a C++ compiler.
+    """
+    model = model.eval().to(memory_format=torch.channels_last)
+    call = torch.compile(model) if compile else model
+    device = next(model.parameters()).device
+
+    def answer(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        layout = {"memory_format": torch.channels_last} if x.ndim == 4 else {}
+        with torch.no_grad(), precision(device):
+            return call(x.to(**layout), *args, **kwargs)
+
+    return answer
