@@ -82,7 +82,7 @@ def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
         return -0.25 * t**2 * slope - 0.5 * t * beta_min
 
     def inverse(lam: Tensor) -> Tensor:  # alpha^2 = sigmoid(2 lam), then a quadratic in t without cancellation
-        c = torch.nn.functional.softplus(-2 * lam)  # -2 log alpha
+        c = torch.nn.functional.softplus(-2 * lam).clamp(max=1e300)  # -2 log alpha; finite for lam = -infinity
         return 2 * c / (beta_min + (beta_min**2 + 2 * slope * c).sqrt())
 
     return Schedule(

@@ -1,0 +1,115 @@
+"""Schedules: their ends, their inverse, their SDE, and the discrete chain made continuous."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from survey_lib.core.schedules import Schedule, edm, from_betas, rectified, ve, vp_cosine, vp_linear, vp_sigmoid
+
+BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+PRESERVING = [vp_linear(), vp_cosine(), vp_cosine(0.008), vp_sigmoid(), from_betas(BETAS)]
+ALL = [*PRESERVING, ve(), edm(), rectified()]
+INNER = (torch.arange(3, 997, 4, dtype=torch.float64) + 0.5) / 1000  # never on a knot of BETAS, where f jumps
+NAMES = [f"{i}-{schedule.name}" for i, schedule in enumerate(ALL)]
+quick = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+@pytest.mark.parametrize("schedule", PRESERVING, ids=NAMES[: len(PRESERVING)])
+def test_the_variance_is_preserved(schedule: Schedule) -> None:
+    alpha, sigma = schedule.scales(torch.linspace(0, 1, 1001))
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=NAMES)
+def test_clean_at_0_and_ever_noisier(schedule: Schedule) -> None:
+    alpha, sigma = schedule.scales(0.0)
+    assert (alpha.item(), sigma.item()) == (1.0, 0.0)
+    assert schedule.lam(0.0) == math.inf
+    assert (schedule.lam(torch.linspace(0, 1, 1001)).diff() < 0).all()
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=NAMES)
+@quick
+@given(t=st.floats(1e-6, 1 - 1e-6))
+def test_time_inverts_lam(schedule: Schedule, t: float) -> None:
+    assert schedule.time(schedule.lam(t)).item() == pytest.approx(t, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=NAMES)
+def test_time_at_the_extremes(schedule: Schedule) -> None:
+    """Infinite lam is the clean end, minus infinity the noisy one; what a schedule does not span is clamped."""
+    ends = schedule.time(torch.tensor([math.inf, -math.inf, schedule.lam(1.0)], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=NAMES)
+def test_time_by_bisection_agrees_with_the_closed_form(schedule: Schedule) -> None:
+    blind = Schedule(schedule.alpha, schedule.sigma)
+    lam = schedule.lam(INNER)
+    torch.testing.assert_close(blind.time(lam), schedule.time(lam), atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=NAMES)
+def test_the_sde_has_these_marginals(schedule: Schedule) -> None:
+    """In ``dx = f x dt + g dw`` the mean grows by ``f alpha`` and the variance by ``2 f sigma^2 + g^2``."""
+    h = 1e-6
+    f, g2 = schedule.drift_diffusion(INNER)
+    (alpha, sigma), (alpha_l, sigma_l), (alpha_r, sigma_r) = map(schedule.scales, (INNER, INNER - h, INNER + h))
+    torch.testing.assert_close(f * alpha, (alpha_r - alpha_l) / (2 * h), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(2 * f * sigma**2 + g2, (sigma_r**2 - sigma_l**2) / (2 * h), rtol=1e-5, atol=1e-5)
+
+
+def test_the_sde_of_linear_betas_is_the_published_one() -> None:
+    """Score-SDE, eq. 11 with beta(t) = beta_min + t (beta_max - beta_min): f = -beta / 2, g^2 = beta."""
+    f, g2 = vp_linear(0.1, 20.0).drift_diffusion(INNER)
+    beta = 0.1 + INNER * 19.9
+    torch.testing.assert_close(f, -beta / 2)
+    torch.testing.assert_close(g2, beta)
+
+
+def test_a_chain_of_betas_keeps_its_alpha_bar() -> None:
+    """alpha^2 at t = n / N is the product over the chain, and the chain's steps have the variances beta_n."""
+    steps = torch.arange(len(BETAS) + 1, dtype=torch.float64) / len(BETAS)
+    alpha, sigma = from_betas(BETAS).scales(steps)
+    torch.testing.assert_close(alpha[1:] ** 2, torch.cumprod(1 - BETAS, 0), rtol=1e-13, atol=0)
+    ratio = alpha[1:] / alpha[:-1]
+    torch.testing.assert_close(sigma[1:] ** 2 - ratio**2 * sigma[:-1] ** 2, BETAS, rtol=1e-9, atol=0)
+
+
+def test_vp_linear_is_the_limit_of_ddpm_chains() -> None:
+    """DDPM's betas are ``beta(n / N) / N``: the finer the chain, the closer, at first order."""
+    gaps = []
+    for count in (500, 1000, 2000):
+        chain = from_betas((0.1 + 19.9 * torch.arange(1, count + 1, dtype=torch.float64) / count) / count)
+        gaps.append((chain.scales(INNER)[0] - vp_linear().scales(INNER)[0]).abs().max().item())
+    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.1) and gaps[1] / gaps[2] == pytest.approx(2, rel=0.1)
+
+
+def test_ve_is_geometric_far_from_the_clean_end() -> None:
+    _, sigma = ve(0.01, 50.0).scales(torch.tensor([0.5, 0.75, 1.0]))
+    torch.testing.assert_close(
+        sigma[1:] / sigma[:-1], torch.full((2,), (50 / 0.01) ** 0.25).double(), rtol=1e-3, atol=0
+    )
+    assert sigma[-1].item() == pytest.approx(50, rel=1e-7)
+
+
+def test_scales_take_the_rank_and_the_dtype_of_the_data() -> None:
+    x = torch.zeros(3, 1, 8, 8)
+    alpha, sigma = rectified().scales(torch.tensor([0.1, 0.5, 1.0]), like=x)
+    assert alpha.shape == sigma.shape == (3, 1, 1, 1) and alpha.dtype == torch.float32
+    assert (x * rectified().scales(0.3, like=x)[0]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("t", [-1e-9, 1.0001, math.nan])
+def test_a_time_outside_the_unit_interval_is_refused(t: float) -> None:
+    with pytest.raises(ValueError, match=r"times lie in \[0, 1\]"):
+        rectified().scales(t)
+
+
+@pytest.mark.parametrize("betas", [[], [0.5, 1.0], [0.0], [[0.1]], [math.nan]])
+def test_betas_that_are_none_are_refused(betas: list) -> None:
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        from_betas(torch.tensor(betas))
