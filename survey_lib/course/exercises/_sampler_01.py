@@ -32,7 +32,7 @@ def _sampler(fresh_of=None, keep_of=None, eta_of=lambda eta: eta, amount_of=lamb
 
 
 def _posterior_std(at, st, as_, ss):
-    return ss / st * (1 - (at / as_) ** 2).clamp_min(0).sqrt()
+    return ss * (1 - (at * ss / (as_ * st)) ** 2).clamp_min(0).sqrt()
 
 
 def _chain_std(at, st, as_, ss):
@@ -107,7 +107,7 @@ def _exact_moments(eta):
         for t, s in pairwise(p.times):
             (at, st), (as_, ss) = p.schedule.scales(t), p.schedule.scales(s)
             pull = at * p.std**2 / (at**2 * p.std**2 + st**2)  # x0hat = mean + pull (x - alpha mean)
-            fresh = eta**2 * ss**2 / st**2 * (1 - at**2 / as_**2)
+            fresh = eta**2 * ss**2 / st**2 * (1 - at**2 / as_**2)  # the posterior's, as alpha^2 + sigma^2 = 1
             keep = (ss**2 - fresh).clamp_min(0).sqrt() / st
             slope = as_ * pull + keep * (1 - at * pull)
             centre = as_ * p.mean + slope * (centre - at * p.mean)
@@ -125,7 +125,7 @@ C = Exercise(
     hints=(
         "Start from your step of exercise B inside the loop over pairwise(times). With eta = 0 you are done.",
         "DDPM's own step forgets part of the old noise and draws as much anew: "
-        "fresh = eta * sigma_s / sigma_t * sqrt(1 - (alpha_t / alpha_s)^2).",
+        "fresh = eta * sigma_s * sqrt(1 - (alpha_t sigma_s / (alpha_s sigma_t))^2).",
         "Old and new noise together must have variance sigma_s^2: the old one gets sqrt(sigma_s^2 - fresh^2).",
     ),
     problem=_sample_problem,
