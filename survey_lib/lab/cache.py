@@ -55,25 +55,26 @@ def _pack(images: ImageSet) -> bytes:
     tensors = {"images": images.images, "labels": images.labels}
     tensors |= {f"extra.{name}": values for name, values in images.extra.items()}
     tensors = {name: values.contiguous() for name, values in tensors.items()}
-    facts = {"name": images.name, "classes": json.dumps(images.classes)}
-    return save(tensors, metadata=facts | {"sha256": _fingerprint(tensors, facts)})
+    facts = {"name": images.name, "classes": images.classes}
+    facts["sha256"] = _fingerprint(tensors, facts)
+    return save(tensors, metadata={"facts": json.dumps(facts)})  # one entry: the order of several is not kept
 
 
 def _read(path: Path) -> ImageSet:
     if not path.exists():  # safe_open's own complaint does not tell a missing file from others
         raise FileNotFoundError(path)
     with safe_open(path, "pt") as file:
-        facts = dict(file.metadata() or {})
+        facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     expected = facts.pop("sha256", "none")
     found = _fingerprint(tensors, facts)
     if found != expected:
         raise ValueError(f"its sha256 is {found[:12]}..., and {expected[:12]}... was written")
     extra = {name.removeprefix("extra."): values for name, values in tensors.items() if name.startswith("extra.")}
-    return ImageSet(facts["name"], tensors["images"], tensors["labels"], tuple(json.loads(facts["classes"])), extra)
+    return ImageSet(facts["name"], tensors["images"], tensors["labels"], tuple(facts["classes"]), extra)
 
 
-def _fingerprint(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+def _fingerprint(tensors: dict[str, Tensor], facts: dict[str, object]) -> str:
     """The sha256 of names, types, shapes and bytes."""
     sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, values in sorted(tensors.items()):
