@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from ..lab import runtime
+from survey_lib.lab import runtime
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ _PLAIN = re.compile(r"\\(?:begin|end)\{(?:equation|displaymath|math)\*?\}")
 #: Relations and fences that it hands out as identifiers, which a browser would set without their spaces.
 _OPERATORS = re.compile(r"<mi>(&#x(?:000B1|02026|0230[89AB]|027C2|027FA|0003A);)</mi>")
 
+#: A function whose argument follows without brackets: it wants a thin space between.
+_NAMED = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tan|tanh|det)</mi>)(?=<m(?!o>|o |space))")
+
 
 def mathml(tex: str, *, block: bool = False) -> str:
     """Return a formula as a MathML element that carries its TeX as an annotation for copying and for screen readers.
@@ -57,6 +60,8 @@ def _mend(element: str) -> str:
     element = re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', element)
     element = re.sub(r'<mi mathvariant="normal">&#x0007E;</mi>|<mi>\u223c</mi>', "<mo>&#x0223C;</mo>", element)
     element = _OPERATORS.sub(r"<mo>\1</mo>", element)
+    element = _NAMED.sub(r'\1<mspace width="0.167em" />', element)
+    element = re.sub("<mo>(&#x(?:02016|0007C|02225);)</mo>", r'<mo stretchy="false">\1</mo>', element)
     element = element.replace(r">\|</mo>", ">&#x02016;</mo>")
     element = element.replace("negativethinmathspace", "-0.167em")
     return element.replace("&</mi>", "&amp;</mi>")

@@ -24,8 +24,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
 
-from ..lab import runtime
-from .lessons import Lesson, plain, read, source_hash
+from survey_lib.course.lessons import Lesson, plain, read, source_hash
+from survey_lib.lab import runtime
 
 #: Called before each cell with the lesson, the cell's index, the number of cells, and the heading it stands under.
 OnCell = Callable[[Lesson, int, int, str], None]
@@ -201,6 +201,7 @@ def _papermill(lesson, parameters, partial, report, cell_seconds) -> None:
         start_timeout=120,
         execution_timeout=cell_seconds,
         resources={"metadata": {"path": str(lesson.path.parent)}},
+        extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP in the middle of the progress bar
         on_cell=report,
     )
 

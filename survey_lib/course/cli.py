@@ -1,0 +1,199 @@
+"""The ``survey`` command line. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from survey_lib import __version__
+from survey_lib.lab.runtime import HOME, PROFILES
+
+
+class _OneSentence(click.Group):
+    """Commands whose refusals are one sentence, not a traceback; SURVEY_TRACEBACK=1 shows the whole of it."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("\nStopped. What was finished is kept, and nothing half-written is left to be read.", err=True)
+            context.exit(130)
+        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+            if isinstance(error, click.exceptions.Exit) or os.environ.get("SURVEY_TRACEBACK"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="survey")
+def main() -> None:
+    """Efficient diffusion models for vision: a course that runs.
+
+    \b
+    survey lessons                              what there is
+    survey lab 01                               open lesson 01 in JupyterLab
+    survey run 01 --profile smoke               run it here, without a browser
+    survey run 01 -p dataset mnist -p seed 3    with other parameters
+    survey run                                  run them all; pages and summary in build/index.html
+    """
+
+
+@main.command()
+@click.argument("lesson", nargs=-1)
+@click.option(
+    "-p", "--parameter", "pairs", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter."
+)
+@click.option("--profile", metavar="|".join(("auto", *PROFILES)), help="How much to compute (short for -p profile).")
+@click.option("--dataset", metavar="NAME", help="Which images, or a folder of them (short for -p dataset).")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=HOME / "build", help="Default: build/."
+)
+@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="The longest a single cell may take.")
+def run(lesson, pairs, profile, dataset, out, timeout) -> None:
+    """Run lessons (all by default) and make their pages.
+
+    LESSON is a number or a name. One that fails does not stop the others; its notebook is kept with the traceback, and the exit code is 1.
+    """
+    from survey_lib.course import lessons
+
+    chosen = lessons.select(lesson)
+    given = _given(chosen, pairs, profile=profile, dataset=dataset)
+    outcomes = _run(chosen, given, out, timeout)
+    sys.exit(any(not outcome.passed for outcome in outcomes))
+
+
+@main.command("lessons")
+def list_lessons() -> None:
+    """List the lessons and their parameters."""
+    from survey_lib.course import lessons
+
+    for lesson in lessons.all_lessons():
+        click.secho(f"{lesson.number}  {lesson.title}", bold=True)
+        click.echo(f"    {', '.join(f'{name} = {value!r}' for name, value in lesson.parameters.items())}")
+
+
+@main.command()
+@click.argument("lesson", required=False)
+def lab(lesson) -> None:
+    """Open JupyterLab on a lesson (the first by default)."""
+    from survey_lib.course import lessons
+
+    chosen = lessons.select([lesson] if lesson else [])[0]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chosen.path)])
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU as in cuda:1.")
+@click.option("--steps", type=click.IntRange(1), help="Fewer steps than the recipe's, to try it out.")
+def train(name, device, steps) -> None:
+    """Make a shipped checkpoint from scratch.
+
+    A stopped training resumes. Without NAME, the names are listed."""
+    from survey_lib.lab import recipes
+
+    if name is None:
+        click.echo("\n".join(recipes.names()))
+        return
+    click.echo(f"saved {recipes.train(name, device=device, steps=steps)}")
+
+
+@main.command()
+@click.argument("experiment", required=False)
+def results(experiment) -> None:
+    """Show what was measured, all or one experiment."""
+    from survey_lib.course import records
+
+    table = records.load(experiment)
+    if table.empty:
+        click.echo(
+            f"There are no records{f' of {experiment}' if experiment else ''} yet: lessons write them as they run."
+        )
+        return
+    hidden = {"path", "code", "python", "torch", "survey_lib", "when", "device"}
+    shown = [name for name in table if name not in hidden and not name.startswith("samples_")]
+    for _, rows in table[shown].groupby("experiment"):
+        click.echo(rows.dropna(axis=1, how="all").to_string(index=False, na_rep=""))
+        click.echo()
+
+
+@main.command()
+@click.argument("lesson", required=False)
+def claims(lesson) -> None:
+    """Show each claim with its computed verdict."""
+    from survey_lib.course import claims
+
+    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None)))
+
+
+@main.command()
+@click.argument("lesson")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("assignments"), show_default=True)
+def assignment(lesson, out) -> None:
+    """Make the students' version of a lesson.
+
+    It holds no solutions, no hidden tests and no outputs."""
+    from survey_lib.course import assignments
+
+    click.echo(f"wrote {assignments.make(lesson, out)}")
+
+
+@main.command()
+@click.argument("lesson", nargs=-1)
+@click.option("--only-map", is_flag=True, help="Only write the README's map of lessons anew.")
+def outputs(lesson, only_map) -> None:
+    """For authors: renew the outputs that lessons carry.
+
+    Runs them with the profile cpu, puts clean outputs into notebooks/ and the map of lessons into the README."""
+    from survey_lib.course import lessons
+    from survey_lib.course import outputs as committed
+
+    out = HOME / "build"
+    if not only_map:
+        chosen = lessons.select(lesson)
+        outcomes = _run(chosen, {"profile": "cpu"}, out, None)
+        for one, outcome in zip(chosen, outcomes, strict=True):
+            committed.adopt(one, lessons.read(out / "notebooks" / one.path.name), outcome)
+    committed.write_lesson_map(HOME / "README.md", lessons.all_lessons())
+
+
+def _given(chosen, pairs, **named) -> dict:
+    """The parameters asked for, each once, as values of the types that the lessons' defaults have."""
+    texts = {name: text for name, text in named.items() if text is not None}
+    for name, text in pairs:
+        if name in texts:
+            raise ValueError(f'the parameter "{name}" is given twice')
+        texts[name] = text
+    parsed: dict = {}
+    for lesson in chosen:
+        parsed = lesson.parse(texts) | {name: value for name, value in parsed.items() if name not in lesson.parameters}
+    return parsed
+
+
+def _run(chosen, given, out: Path, timeout):
+    """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
+    from tqdm import tqdm
+
+    from survey_lib.course import pages, runner
+
+    done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
+    bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
+
+    def on_cell(lesson, index, cells, heading) -> None:
+        bar.n = done + index
+        bar.set_description_str(f"{lesson.name}, cell {index + 1} of {cells}: {heading}"[:90])
+
+    def on_done(outcome) -> None:
+        nonlocal done
+        done += len(next(lesson for lesson in chosen if lesson.name == outcome.lesson).notebook.cells)
+        bar.clear()
+        click.echo(f"{outcome.lesson} {outcome.status} after {outcome.minutes:.1f} min")
+        pages.write(out)
+
+    with bar:
+        outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
+    click.echo(f"\n{pages.summary(outcomes)}\n\nRead them: {pages.write(out)}")
+    return outcomes

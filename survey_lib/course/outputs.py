@@ -1,0 +1,99 @@
+"""The outputs that are committed with a lesson, and the map of lessons in the README that comes from them.
+
+A lesson is executed with the profile ``cpu`` and its defaults; what changes from run to run without meaning
+(times, widget state, papermill's notes) is taken out, and the hash of the sources is put in: a test then
+knows outputs that no longer belong to their cells.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from survey_lib.course.lessons import Lesson, source_hash
+from survey_lib.course.runner import Outcome
+from survey_lib.lab.runtime import write_atomically
+
+WORDS_A_MINUTE = 180
+SECONDS_A_CODE_CELL = 30
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_BEGIN, _END = "<!-- lessons: begin (written by `survey outputs`) -->", "<!-- lessons: end -->"
+
+
+def adopt(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> None:
+    """Give ``lesson``'s file the outputs of ``executed``; refused for a run that failed or of other sources."""
+    if not outcome.passed:
+        raise ValueError(f"{lesson.name} failed, so its outputs stay as they were: {outcome.error}")
+    if executed.metadata["survey"]["source_sha256"] != source_hash(lesson.notebook):
+        raise ValueError(f"{lesson.name} was changed while it ran; run it again")
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", ())]
+    fresh = nbformat.from_dict(lesson.notebook)
+    count = 0
+    for own, ran in zip(fresh.cells, cells, strict=True):
+        own.metadata.pop("papermill", None)
+        own.metadata.pop("execution", None)
+        if own.cell_type == "code":
+            count += 1
+            own.outputs, own.execution_count = still(ran.outputs), count
+    fresh.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "survey": {"minutes": round(outcome.minutes, 1), "source_sha256": source_hash(lesson.notebook)},
+    }
+    write_atomically(lesson.path, (nbformat.writes(nbformat.from_dict(fresh)).rstrip("\n") + "\n").encode())
+
+
+def still(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs as a reader without a kernel sees them: no widget where a picture stands in, no progress bars."""
+    pictured = any(_pictures(output) for output in outputs)
+    kept = []
+    for output in outputs:
+        output = nbformat.from_dict(output)
+        data, was_widget = output.get("data", {}), False
+        if _WIDGET in data and (pictured or _pictures(output)):
+            was_widget = data.pop(_WIDGET) is not None
+        if was_widget and not _pictures(output):
+            continue  # only the widget's name is left
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r", "", output.text)  # what a carriage return wrote over
+            if output.name == "stderr" and "%|" in output.text:
+                continue
+        if "execution_count" in output:
+            output.execution_count = None
+        kept.append(output)
+    return kept
+
+
+def reading_minutes(notebook: nbformat.NotebookNode) -> int:
+    """Minutes to read a lesson: its words at 180 a minute and half a minute a code cell, to the next five."""
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    return max(5, 5 * round((words / WORDS_A_MINUTE + cells * SECONDS_A_CODE_CELL / 60) / 5))
+
+
+def lesson_map(lessons: list[Lesson]) -> str:
+    """The map of lessons as a Markdown table: what each is called, minutes to read and to run."""
+    lines = ["| lesson | minutes to read | minutes to run (`cpu`) |", "|---|---:|---:|"]
+    for lesson in lessons:
+        ran = lesson.notebook.metadata.get("survey", {}).get("minutes")
+        minutes = "?" if ran is None else f"{ran:.1f}"
+        link = f"[{lesson.number} {lesson.title}](notebooks/{lesson.path.name})"
+        lines.append(f"| {link} | {reading_minutes(lesson.notebook)} | {minutes} |")
+    return "\n".join(lines)
+
+
+def write_lesson_map(readme: Path, lessons: list[Lesson]) -> None:
+    """Put `lesson_map` between its two marks in the README. Raises ValueError where the marks are missing."""
+    text = readme.read_text()
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
+        raise ValueError(f"{readme.name} needs the two marks {_BEGIN} and {_END}, once each")
+    before, rest = text.split(_BEGIN)
+    after = rest.split(_END)[1]
+    write_atomically(readme, f"{before}{_BEGIN}\n{lesson_map(lessons)}\n{_END}{after}".encode())
+
+
+def _pictures(output: nbformat.NotebookNode) -> bool:
+    return any(kind.startswith("image/") or kind == "text/html" for kind in output.get("data", {}))
