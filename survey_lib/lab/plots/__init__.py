@@ -1,0 +1,44 @@
+"""Figures in one style, each with alt text from its data: contact sheets, planes, charts and tables."""
+
+from survey_lib.lab.plots.charts import (
+    bars_with_interval,
+    error_against_evaluations,
+    histogram,
+    learning_curve,
+    loss_by_lam,
+    pareto,
+)
+from survey_lib.lab.plots.images import Recorder, forward_strip, sheet, steps_sheet
+from survey_lib.lab.plots.labels import end_labels, number, place_labels
+from survey_lib.lab.plots.planes import density2d, forward_scatter, scatter2d, trajectories
+from survey_lib.lab.plots.style import CYCLE, PALETTE, Figure, describe, finish, panels, use
+from survey_lib.lab.plots.tables import Table, table
+
+__all__ = [
+    "CYCLE",
+    "PALETTE",
+    "Figure",
+    "Recorder",
+    "Table",
+    "bars_with_interval",
+    "density2d",
+    "describe",
+    "end_labels",
+    "error_against_evaluations",
+    "finish",
+    "forward_scatter",
+    "forward_strip",
+    "histogram",
+    "learning_curve",
+    "loss_by_lam",
+    "number",
+    "panels",
+    "pareto",
+    "place_labels",
+    "scatter2d",
+    "sheet",
+    "steps_sheet",
+    "table",
+    "trajectories",
+    "use",
+]

@@ -1,0 +1,316 @@
+"""Charts of measurements: errors against evaluations, cost against quality, losses, bars, histograms.
+
+Every function draws on ``ax`` where one is given (see `style.panels`), names its curves at their ends
+instead of in a legend, and returns a `Figure` whose alt text quotes the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from survey_lib.lab.plots.labels import end_labels, halo, ink, number, place_labels
+from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels, styled
+
+
+@styled
+def error_against_evaluations(
+    curves: Mapping[str, Sequence[ArrayLike]],
+    *,
+    slopes: Sequence[float] = (1, 2, 3),
+    error: str = "error",
+    roles: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Error of each sampler against its network evaluations, on log axes, with the slopes of orders 1, 2, 3.
+
+    ``curves`` maps a name to ``(evaluations, errors)``, or ``(evaluations, errors, low, high)`` to draw an
+    interval. ``error`` names the quantity with its unit; ``roles`` gives names a colour of `PALETTE`.
+    """
+    ax = ax or panels()[1]
+    data = {name: [_array(part) for part in curve] for name, curve in curves.items()}
+    colour = colours(data, roles)
+    for name, (n, e, *interval) in data.items():
+        ax.loglog(n, e, "o-", color=colour[name])
+        if interval:
+            ax.fill_between(n, *interval, color=colour[name], alpha=0.18, linewidth=0)
+    evaluations = np.unique(np.concatenate([n for n, *_ in data.values()]))
+    _count_axis(ax, evaluations)
+    ax.set(xlabel="network evaluations", ylabel=error)
+    fans = _slopes(ax, evaluations, [e for _, e, *_ in data.values()], slopes)
+    end_labels(ax, [(n[-1], e[-1], name, colour[name]) for name, (n, e, *_) in data.items()] + fans)
+    ends = "; ".join(
+        f"{name} goes from {number(e[0], 2)} at {n[0]:g} to {number(e[-1], 2)} at {n[-1]:g}"
+        for name, (n, e, *_) in data.items()
+    )
+    return finish(ax, f"{_capital(error)} against network evaluations on log axes: {ends}.")
+
+
+@styled
+def pareto(
+    points: Mapping[str, Sequence[float]],
+    *,
+    cost: str,
+    quality: str,
+    better: str = "lower",
+    log: bool = True,
+    roles: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Cost against quality, a labelled point a method, with the front of those that no other beats in both.
+
+    ``points`` maps a name to ``(cost, quality)`` or ``(cost, quality, low, high)`` with the interval of the
+    quality. ``better`` says which quality is good, "lower" or "higher"; low cost always is.
+    """
+    if better not in ("lower", "higher"):
+        raise ValueError(f'better is "lower" or "higher"; got {better!r}')
+    ax = ax or panels()[1]
+    colour = colours(points, roles or dict.fromkeys(points, "data"))
+    sign = 1 if better == "lower" else -1
+    front = [
+        name
+        for name, (c, q, *_) in sorted(points.items(), key=lambda item: (item[1][0], sign * item[1][1]))
+        if not any((d, sign * r) != (c, sign * q) and d <= c and sign * r <= sign * q for d, r, *_ in points.values())
+    ]
+    ax.plot(*zip(*(points[name][:2] for name in front), strict=True), color=PALETTE["faint"], linewidth=4, zorder=1)
+    for name, (c, q, *interval) in points.items():
+        bars = np.abs(np.array(interval)[:, None] - q) if interval else None
+        face = colour[name] if name in front else "white"
+        ax.errorbar(c, q, bars, fmt="o", color=colour[name], markerfacecolor=face, elinewidth=1, markersize=6)
+    if log:
+        ax.set_xscale("log")
+        _plain_log(ax.xaxis)
+    ax.margins(0.1, 0.12)
+    ax.set(xlabel=cost, ylabel=f"{quality} ({better} is better)")
+    place_labels(ax, [(c, q, name, colour[name]) for name, (c, q, *_) in points.items()])
+    first, last = (f"{name} ({number(points[name][0])}, {number(points[name][1])})" for name in (front[0], front[-1]))
+    return finish(
+        ax,
+        f"{_capital(quality)} against {cost} for {len(points)} methods; {len(front)} of them lie on the front, "
+        f"from {first} to {last}.",
+    )
+
+
+@styled
+def loss_by_lam(
+    lam: ArrayLike,
+    loss: ArrayLike,
+    *,
+    bins: int | None = 20,
+    theory: Callable[[Tensor], Tensor] | tuple[ArrayLike, ArrayLike] | None = None,
+    label: str = "loss",
+    log: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """Mean loss in each bin of ``lam``, with two standard errors, and the exact loss drawn over it.
+
+    ``lam`` and ``loss`` are one number an example, (N,); with ``bins=None`` they are binned already.
+    ``theory`` is a function ``lam -> loss`` (float64 tensors) or a pair of arrays.
+    """
+    ax = ax or panels()[1]
+    lam, loss = _array(lam), _array(loss)
+    if bins is not None:
+        lam, loss, error = _binned(lam, loss, bins)
+        floor = loss.min() / 3 if log else 0  # what a log axis can show of an interval that reaches below 0
+        ax.fill_between(
+            lam, np.maximum(loss - 2 * error, floor), loss + 2 * error, color=PALETTE["model"], alpha=0.2, linewidth=0
+        )
+    ax.plot(lam, loss, "o-", color=PALETTE["model"], markersize=3.5, zorder=3)
+    ends = [(lam[-1], loss[-1], "measured", PALETTE["model"])]
+    if theory is not None:
+        at = np.linspace(lam[0], lam[-1], 200)
+        x, y = (at, theory(torch.from_numpy(at))) if callable(theory) else theory
+        x, y = _array(x), _array(y)
+        ax.plot(x, y, color=PALETTE["theory"], linewidth=1.2, linestyle=(0, (4, 2)), zorder=4)
+        ends.append((x[-1], y[-1], "exact", PALETTE["theory"]))
+    if log:
+        ax.set_yscale("log")
+        _plain_log(ax.yaxis)
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set(xlabel=r"$\lambda = \log(\alpha / \sigma)$:   noisy  ⟵     ⟶  clean", ylabel=label)
+    end_labels(ax, ends)
+    worst = int(loss.argmax())
+    return finish(
+        ax,
+        f"{_capital(label)} by lam from {number(lam[0], 2)} to {number(lam[-1], 2)}: largest, {number(loss[worst])}, "
+        f"at lam = {number(lam[worst], 2)}; {number(loss[-1])} at the clean end.",
+    )
+
+
+@styled
+def learning_curve(
+    curves: Mapping[str, Sequence[ArrayLike]],
+    *,
+    x: str = "training steps",
+    y: str = "loss",
+    window: int = 1,
+    log: bool = False,
+    roles: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Curves of ``(x, y)`` over training; ``window > 1`` draws the running mean over the faint raw values."""
+    ax = ax or panels()[1]
+    colour, ends, words = colours(curves, roles), [], []
+    for name, (steps, values) in curves.items():
+        steps, values = _array(steps), _array(values)
+        if window > 1:
+            ax.plot(steps, values, color=colour[name], alpha=0.25, linewidth=0.8)
+            steps, values = steps[window - 1 :], np.convolve(values, np.full(window, 1 / window), "valid")
+        ax.plot(steps, values, color=colour[name])
+        ends.append((steps[-1], values[-1], name, colour[name]))
+        words.append(f"{name} goes from {number(values[0])} to {number(values[-1])}")
+    if log:
+        ax.set_yscale("log")
+        _plain_log(ax.yaxis)
+    ax.margins(x=0.02)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    ax.set(xlabel=x, ylabel=y)
+    end_labels(ax, ends)
+    return finish(ax, f"{_capital(y)} against {x}: {'; '.join(words)}.")
+
+
+@styled
+def bars_with_interval(
+    values: Mapping[str, float | Sequence[float]],
+    *,
+    quantity: str,
+    reference: tuple[float, str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    log: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """A horizontal bar a name, from a value or ``(value, low, high)``; ``reference`` is a line and its name."""
+    ax = ax or panels(height=0.95 + 0.38 * len(values) + (0.2 if reference else 0))[1]
+    rows = {name: np.atleast_1d(_array(value)) for name, value in values.items()}
+    colour = colours(rows, roles or dict.fromkeys(rows, "data"))
+    reach = max(row.max() for row in rows.values())
+    for place, (name, row) in enumerate(rows.items()):
+        ax.barh(place, row[0], height=0.62, color=colour[name], alpha=0.85)
+        if len(row) == 3:
+            ax.plot(row[1:], [place, place], color="#222222", linewidth=1.2, solid_capstyle="butt")
+        ax.annotate(
+            number(row[0]), (row.max(), place), (6, 0), textcoords="offset points", va="center", path_effects=halo()
+        )
+    if log:
+        ax.set_xscale("log")
+        _plain_log(ax.xaxis)
+    ax.set_xlim(right=reach * (2.5 if log else 1.12))
+    if reference:
+        ax.axvline(reference[0], color=PALETTE["theory"], linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.set_title(f"┆ {reference[1]}: {number(reference[0])}", fontsize=9, color="#333333")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    ax.invert_yaxis()
+    ax.set(xlabel=quantity)
+    words = ", ".join(
+        f"{name} {number(row[0])}" + (f" ({number(row[1])} to {number(row[2])})" if len(row) == 3 else "")
+        for name, row in rows.items()
+    )
+    line = f"; the line marks {reference[1]}, {number(reference[0])}" if reference else ""
+    return finish(ax, f"{_capital(quantity)}: {words}{line}.")
+
+
+@styled
+def histogram(
+    samples: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    theory: Callable[[Tensor], Tensor] | None = None,
+    quantity: str = "value",
+    bins: int = 60,
+    limits: tuple[float, float] | None = None,
+    roles: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Densities of samples, and the exact density ``theory(x)`` (float64 tensors) drawn over them."""
+    ax = ax or panels()[1]
+    if not isinstance(samples, Mapping):
+        samples = {"samples": samples}
+    sets = {name: _array(values).ravel() for name, values in samples.items()}
+    limits = limits or (min(v.min() for v in sets.values()), max(v.max() for v in sets.values()))
+    edges = np.linspace(*limits, bins + 1)
+    colour, marks, words = colours(sets, roles), [], []
+    for name, values in sets.items():
+        density = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
+        ax.stairs(density, edges, fill=True, color=colour[name], alpha=0.35, linewidth=0)
+        ax.stairs(density, edges, color=colour[name], linewidth=1.2)
+        marks.append((name, colour[name]))
+        words.append(f"{name} (n = {len(values):,}) has mean {number(values.mean())}, deviation {number(values.std())}")
+    if theory is not None:
+        at = np.linspace(*limits, 400)
+        ax.plot(at, _array(theory(torch.from_numpy(at))), color=PALETTE["theory"], linewidth=1.3)
+        marks.append(("exact", PALETTE["theory"]))
+    ax.set(xlabel=quantity, ylabel="density", xlim=limits)
+    ax.set_ylim(bottom=0)
+    for rank, (name, shade) in enumerate(marks):
+        ax.text(0.985, 0.97 - 0.075 * rank, name, color=ink(shade), transform=ax.transAxes, ha="right", va="top",
+                path_effects=halo(), weight="bold")  # fmt: skip
+    return finish(ax, f"Histogram of {quantity}: {'; '.join(words)}{', with the exact density' * bool(theory)}.")
+
+
+def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[float]) -> list[tuple]:
+    """Grey lines of each slope from the worst first error; those that reach the right edge are named there."""
+    low, high = min(e.min() for e in errors), max(e.max() for e in errors)
+    ax.set_xlim(n[0] / 1.12, n[-1] * 1.12)
+    ax.set_ylim(low / 2.5, high * 2.5)
+    named = []
+    for slope in slopes:
+        start = high * 1.5
+        end = min(n[-1], n[0] * (start / (low / 2.5)) ** (1 / slope))
+        value = start * (end / n[0]) ** -slope
+        ax.plot([n[0], end], [start, value], color=PALETTE["noise"], linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        text = f"order {slope:g}"
+        if end == n[-1]:
+            named.append((end, value, text, PALETTE["noise"]))
+        else:
+            ax.annotate(text, (end, value), (-5, 4), textcoords="offset points", ha="right", fontsize=8.5,
+                        color=ink(PALETTE["noise"]), path_effects=halo())  # fmt: skip
+    return named
+
+
+def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean lam, mean loss and its standard error in bins of equal width, but for those that hold next to nothing."""
+    edges = np.linspace(lam.min(), lam.max(), bins + 1)
+    place = np.clip(np.digitize(lam, edges) - 1, 0, bins - 1)
+    least = max(2, len(lam) // (20 * bins))
+    groups = [(lam[place == b], loss[place == b]) for b in range(bins) if (place == b).sum() >= least]
+    return tuple(
+        np.array(column)
+        for column in zip(*((x.mean(), y.mean(), y.std(ddof=1) / len(y) ** 0.5) for x, y in groups), strict=True)
+    )
+
+
+def _count_axis(ax: Axes, counts: np.ndarray) -> None:
+    """Tick a log axis at the counts that were measured, thinned until they are 12 % apart at least."""
+    kept = []
+    for count in counts:
+        if not kept or count >= 1.25 * kept[-1]:
+            kept.append(count)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(kept, [f"{count:g}" for count in kept])
+
+
+def _plain_log(axis) -> None:
+    """Tick a log axis at 1, 2 and 5 in each decade where it spans few, with plain numbers."""
+    low, high = axis.get_view_interval()
+    few = high / max(low, 1e-300) < 2000
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values, dtype=float)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

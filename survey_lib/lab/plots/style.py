@@ -1,0 +1,216 @@
+"""One style for every figure: few colours, each with a role; light grids; direct labels; alt text.
+
+A plotting function takes data and returns a `Figure`: a matplotlib figure with one sentence of alt
+text computed from that data. Nothing here touches pyplot: no figure stays open, nothing is shown twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+
+from survey_lib.lab.runtime import Run, write_atomically
+
+#: What a colour stands for: Okabe and Ito's set, which colour-blind readers tell apart.
+PALETTE = MappingProxyType(
+    {
+        "data": "#0072B2",
+        "model": "#D55E00",
+        "theory": "#222222",
+        "peer": "#009E73",
+        "accent": "#CC79A7",
+        "extra": "#E69F00",
+        "sky": "#56B4E9",
+        "noise": "#8C8C8C",
+        "faint": "#D9D9D9",
+    }
+)
+#: The colours of curves without a role, in order.
+CYCLE = tuple(PALETTE[role] for role in ("data", "model", "peer", "accent", "extra", "sky", "noise", "theory"))
+PIXELS_PER_INCH = 100  # as a page shows the figure
+SHARPNESS = 2  # pixels of the PNG for one of the page: sharp on dense screens, an exact half on others
+
+STYLE = MappingProxyType(
+    {
+        "font.family": "DejaVu Sans",
+        "mathtext.fontset": "dejavusans",
+        "font.size": 9.5,
+        "figure.dpi": PIXELS_PER_INCH,
+        "figure.figsize": (7.2, 3.9),
+        "figure.facecolor": "white",
+        "axes.facecolor": "white",
+        "axes.edgecolor": "#777777",
+        "axes.labelcolor": "#333333",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10.5,
+        "axes.titlecolor": "#333333",
+        "text.color": "#333333",
+        "axes.titlepad": 9,
+        "axes.labelpad": 5,
+        "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+        "grid.color": "#E8E8E8",
+        "grid.linewidth": 0.7,
+        "xtick.color": "#777777",
+        "ytick.color": "#777777",
+        "xtick.labelcolor": "#333333",
+        "ytick.labelcolor": "#333333",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "xtick.minor.size": 0,
+        "ytick.minor.size": 0,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 4.5,
+        "lines.solid_capstyle": "round",
+        "legend.frameon": False,
+        "image.cmap": "Greys",
+        "image.interpolation": "nearest",
+    }
+)
+
+_note = ""
+
+
+def use(run: Run | None = None) -> None:
+    """Give the reader's own matplotlib figures this style too, and mark every figure of a smoke run.
+
+    ``run.note`` is what the figures made from here on have to confess; `use()` without a run ends that.
+    """
+    global _note
+    matplotlib.rcParams.update(STYLE)
+    _note = run.note if run is not None else ""
+
+
+def styled(draw: Callable) -> Callable:
+    """Let a function draw in this style whatever the caller's matplotlib settings are."""
+
+    @functools.wraps(draw)
+    def inner(*args, **kwargs):
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A drawn figure and the sentence that says in words what it shows.
+
+    A notebook shows it as ``image/png``; the sentence is its ``text/plain`` and the ``alt`` of the
+    image's metadata. ``lossless`` keeps every pixel, which contact sheets need; charts are stored in
+    at most 256 colours, a third of the size.
+    """
+
+    figure: Canvas
+    alt: str
+    lossless: bool = False
+    note: str = field(default_factory=lambda: _note)
+
+    def pixels(self) -> np.ndarray:
+        """The picture as (height, width, 3) bytes, the note of a smoke run in a strip of its own below."""
+        with matplotlib.rc_context(STYLE):
+            self.figure.canvas.draw()
+        picture = np.array(self.figure.canvas.buffer_rgba())[..., :3]
+        return np.concatenate([picture, _strip(self.note, picture.shape[1])]) if self.note else picture
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The picture as the bytes of a PNG file."""
+        return png(self.pixels(), lossless=self.lossless)
+
+    @property
+    def description(self) -> str:
+        """The alt text as readers get it: the sentence, and the note of a smoke run."""
+        return f"{self.alt} ({self.note[0].upper()}{self.note[1:]}.)" if self.note else self.alt
+
+    def save(self, path: str | Path) -> None:
+        """Write the PNG file."""
+        write_atomically(path, self.png)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        width = round(self.figure.get_figwidth() * PIXELS_PER_INCH)
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.description}
+        return data, {"image/png": {"width": width, "alt": self.description}}
+
+    def __repr__(self) -> str:
+        return self.description
+
+
+def describe(figure: Figure | Canvas, alt: str | None = None) -> Figure:
+    """Give a figure its alt text; without one, the sentences of its panels joined."""
+    if isinstance(figure, Figure):
+        return replace(figure, alt=alt or figure.alt)
+    return Figure(figure, alt or " ".join(ax.get_label() for ax in figure.axes if ax.get_label()))
+
+
+def finish(ax: Axes, alt: str) -> Figure:
+    """End a plotting function: remember the panel's sentence, without TeX, and wrap the figure."""
+    ax.set_label(re.sub(r"[$\\\\{}]", "", alt))
+    return describe(ax.figure)
+
+
+@styled
+def panels(columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float | None = None, **options: Any):
+    """An empty figure and its axes: one `Axes`, or an array of them, to be passed to functions as ``ax``.
+
+    ``width`` and ``height`` are inches of 100 page pixels; ``options`` go to `Figure.subplots`. When the
+    panels are drawn, `describe` makes them one `Figure`.
+    """
+    size = (width, height or 3.9 * rows**0.9 / columns**0.25)
+    figure = Canvas(size, dpi=PIXELS_PER_INCH * SHARPNESS, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09, wspace=0.06)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def png(pixels: np.ndarray, *, lossless: bool = True) -> bytes:
+    """(height, width, 3) or (height, width) bytes as a PNG file: grey where it is grey, optionally in 256 colours."""
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if not lossless and image.mode == "RGB":
+        image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        image.putpalette([255 if level > 253 else level for level in image.getpalette()])  # its white is off by one
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def colours(names: Iterable[str], roles: dict[str, str] | None = None) -> dict[str, str]:
+    """A colour for each name: the one of its role where ``roles`` has it, else the next of `CYCLE`."""
+    roles = roles or {}
+    fixed = {name: PALETTE.get(roles[name], roles[name]) for name in names if name in roles}
+    free = [colour for colour in CYCLE if colour not in fixed.values()] or list(CYCLE)
+    rest = [name for name in names if name not in fixed]
+    return fixed | {name: free[i % len(free)] for i, name in enumerate(rest)}
+
+
+def _strip(note: str, width: int) -> np.ndarray:
+    height = 13 * SHARPNESS
+    strip = Image.new("RGB", (width, height), "white")
+    font = ImageFont.truetype(findfont("DejaVu Sans"), 9.5 * SHARPNESS)
+    ImageDraw.Draw(strip).text(
+        (width - 6 * SHARPNESS, height // 2), note, fill=PALETTE["noise"], font=font, anchor="rm"
+    )
+    return np.asarray(strip)

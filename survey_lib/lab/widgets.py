@@ -1,0 +1,161 @@
+"""Sliders that show pictures, and the same pictures side by side for readers without a kernel.
+
+A widget here is one notebook output with two faces: front ends that have a live kernel show the slider,
+all others (a page on the web, an exported HTML file) show the static figure, which is stored as an image.
+Moving the slider updates an `Image` and an `HTML` widget through ``observe``; nothing is captured.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from survey_lib.core.protocols import Corruption, Denoiser
+from survey_lib.lab.plots.images import as_bytes, collage, mosaic, same_noise, sheet, steps_sheet, unit
+from survey_lib.lab.plots.labels import number
+from survey_lib.lab.plots.style import SHARPNESS, Figure, describe, png
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+_WIDEST = 720  # page pixels of a frame
+
+
+class Slider:
+    """A slider over ``values`` that shows ``frame(index)``: PNG bytes and one line of HTML below the picture.
+
+    Frames are rendered when they are first looked at and then kept. ``static`` is what readers without a
+    kernel see; ``slider``, ``image`` and ``caption`` are the live parts, `box` what holds them.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[int], tuple[bytes, str]],
+        values: Sequence[Any],
+        static: Figure,
+        *,
+        label: str,
+        start: int = 0,
+    ):
+        if len(values) < 2:
+            raise ValueError(f"a slider needs at least two values; got {len(values)}")
+        self._frame, self._frames = frame, {}
+        self.static = static
+        options = [(_text(value), index) for index, value in enumerate(values)]
+        self.slider = ipywidgets.SelectionSlider(
+            options=options, value=start, description=label, continuous_update=True, layout={"width": "420px"}
+        )
+        self.image = ipywidgets.Image(format="png")
+        self.caption = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([self.slider, self.image, self.caption])
+        self.slider.observe(self._show, names="value")
+        self._show({"new": start})
+
+    def _show(self, change: dict) -> None:
+        index = change["new"]
+        if index not in self._frames:
+            data, text = self._frame(index)
+            width = Image.open(io.BytesIO(data)).width // SHARPNESS
+            self._frames[index] = data, text, f"{min(width, _WIDEST)}px"
+        self.image.value, self.caption.value, self.image.layout.width = self._frames[index]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data, metadata = self.static._repr_mimebundle_()
+        view = self.box._repr_mimebundle_()
+        return {**data, WIDGET: view[WIDGET]}, metadata
+
+
+def image_slider(
+    render: Callable[[Any], Tensor | Figure],
+    values: Sequence[Any],
+    *,
+    label: str,
+    scale: int = 3,
+    columns: int | None = None,
+    caption: Callable[[Any], str] = lambda value: "",
+    shown: int = 5,
+    start: int = 0,
+    alt: str | None = None,
+) -> Slider:
+    """A slider over ``values`` that shows what ``render(value)`` returns.
+
+    That is images (N, C, H, W), uint8 or in [-1, 1], drawn at whole-number ``scale`` in ``columns`` (fast); or
+    a `Figure` (slower). ``caption`` gives one line of HTML to a value. The static figure shows ``shown`` of
+    the values, evenly chosen.
+    """
+
+    def frame(index: int) -> tuple[bytes, str]:
+        drawn = render(values[index])
+        data = drawn.png if isinstance(drawn, Figure) else _png(drawn, scale, columns)
+        return data, caption(values[index])
+
+    chosen = sorted({round(i) for i in np.linspace(0, len(values) - 1, shown)})
+    names = [f"{label} = {_text(values[index])}" for index in chosen]
+    drawn = [render(values[index]) for index in chosen]
+    if isinstance(drawn[0], Figure):
+        static = collage([figure.pixels() for figure in drawn], names)
+        alt = alt or " ".join(f"{name}: {figure.alt}" for name, figure in zip(names, drawn, strict=True))
+    else:
+        static = sheet(torch.cat([as_bytes(images) for images in drawn]), rows=names)
+        alt = alt or f"What the slider shows at {', '.join(names)}. {static.alt}"
+    return Slider(frame, values, describe(static, alt), label=label, start=start)
+
+
+def time_slider(
+    corruption: Corruption,
+    denoiser: Denoiser,
+    x0: Tensor,
+    *,
+    seed: int = 0,
+    times: Sequence[float] | Tensor | None = None,
+    cond: Any = None,
+    scale: int = 3,
+    shown: int = 5,
+) -> Slider:
+    """A slider over t: what the corruption leaves of ``x0`` (N, C, H, W), and what the denoiser answers.
+
+    Three rows, an image a column: clean data, ``x_t`` (at unit scale), and the answer. The noise is the same
+    at every t. Without ``times``, 21 from 0.01 to 1. The static figure is a `steps_sheet`.
+    """
+    times = torch.as_tensor(np.linspace(0.01, 1, 21) if times is None else times, dtype=torch.float64)
+    schedule = getattr(corruption, "schedule", None)
+
+    def look(t: Tensor) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator(device=x0.device).manual_seed(seed)
+        (x_t,) = same_noise(corruption, x0, [t], generator)
+        with torch.no_grad():
+            return x_t, denoiser(x_t, t, cond)
+
+    def frame(index: int) -> tuple[bytes, str]:
+        t = times[index]
+        x_t, answer = look(t)
+        rows = torch.cat([x0, unit(x_t, t, schedule), answer])
+        lam = "" if schedule is None else f", λ = {number(schedule.lam(t), 2)}"
+        error = number((answer - x0).square().mean().sqrt(), 2)
+        text = f"t = {number(t, 2)}{lam}; the answer is off by {error} (root mean square)"
+        return _png(rows, scale, len(x0)), f"{text}.<br>From the top: clean data, x<sub>t</sub>, the answer."
+
+    index = sorted({round(i) for i in np.linspace(0, len(times) - 1, shown)}, reverse=True)
+    seen = [look(times[i]) for i in index]
+    few = slice(0, 3)
+    static = steps_sheet(
+        [float(times[i]) for i in index],
+        torch.stack([x_t[few] for x_t, _ in seen]),
+        torch.stack([answer[few] for _, answer in seen]),
+        schedule=schedule,
+    )
+    return Slider(frame, [number(t, 2) for t in times], static, label="t", start=len(times) // 2)
+
+
+def _png(images: Tensor, scale: int, columns: int | None) -> bytes:
+    images = as_bytes(images)
+    return png(mosaic(images, columns or len(images), scale)[0])
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
