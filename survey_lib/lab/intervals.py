@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
 
 import torch
 from torch import Tensor
@@ -28,33 +29,36 @@ class Interval:
 
 
 def bootstrap(
-    metric: Metric, real: Tensor, fake: Tensor, *, generator: torch.Generator, resamples: int = 200,
-    level: float = 0.95, debias: bool = False,
-) -> Interval:  # fmt: skip
+    metric: Metric,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    generator: torch.Generator,
+    resamples: int = 100,
+    level: float = 0.95,
+    debias: bool = False,
+) -> Interval:
     """Interval for what ``metric`` gives on average over fresh sets of this same N, from random halves of both sets.
 
-    With ``debias`` also the part of the value that falls as 1 / N is taken off (Quenouille 1949; FD-infinity of
-    Chong & Forsyth 2020), and the interval is for endless sets. Raises ValueError for a level outside (0, 1).
+    ``value ± z(level) * deviation(metric over halves)``. With ``debias`` the part of the value that falls as 1 / N is
+    taken off (Quenouille 1949; FD-infinity of Chong & Forsyth 2020), and the interval is for endless sets: the value
+    may then be below 0. Raises ValueError for a level outside (0, 1).
     """
-    # The usual bootstrap draws with replacement, and is wrong here: it adds the bias of the Fréchet distance a second
-    # time (the interval can miss its own value), and its duplicates have no distance to their nearest neighbour. Halves
-    # drawn without replacement hold no duplicates, and for them the spread about their mean is that of full sets: a
-    # part m of N varies by tau^2 (1 / m - 1 / N), which at m = N / 2 is tau^2 / N. Their own, larger bias goes with
-    # the mean. At distance 0, where the metric has no linear part, the interval comes out too wide: the safe side.
+    # Sets redrawn with replacement, the usual bootstrap, are wrong here. They add the bias of the Fréchet distance a
+    # second time, so that the interval misses even its own value, and their duplicates are their own neighbours. Halves
+    # drawn without replacement hold no duplicates, and they spread about their mean as full sets do: a part m of N
+    # varies by tau^2 (1 / m - 1 / N), at m = N / 2 the tau^2 / N of a full set. Their larger bias goes with their mean.
+    # Near distance 0, where the metric has no linear part, the interval comes out too wide: the safe side.
     if not 0 < level < 1 or resamples < 2:
-        raise ValueError(f"a level lies in (0, 1) with at least 2 resamples; got level {level} and {resamples}")
+        raise ValueError(f"a level lies in (0, 1), with at least 2 resamples; got level {level} and {resamples}")
     value, n = metric(real, fake), len(real)
     m = n // 2
-    halves = [
-        metric(real[shuffle(n, generator)[:m]], fake[shuffle(n, generator)[:m]]) for _ in range(resamples)
-    ]  # fmt: skip
-    halves = torch.tensor(halves, dtype=torch.float64)
-    spread = (halves - halves.mean()) * math.sqrt(m / (n - m))
+    values = [metric(real[shuffle(n, generator)[:m]], fake[shuffle(n, generator)[:m]]) for _ in range(resamples)]
+    odd = m / (n - m)  # 1 unless N is odd
     if debias:
-        value -= float(halves.mean() - value) * m / (n - m)
-    tail = torch.tensor([(1 + level) / 2, (1 - level) / 2], dtype=torch.float64)
-    low, high = (value - spread.quantile(tail)).tolist()  # too large a value means that the truth lies below
-    return Interval(value, low, high)
+        value -= (fmean(values) - value) * odd
+    reach = NormalDist().inv_cdf((1 + level) / 2) * stdev(values) * math.sqrt(odd)
+    return Interval(value, value - reach, value + reach)
 
 
 def floor(metric: Metric, real: Tensor, count: int, *, generator: torch.Generator) -> float:
