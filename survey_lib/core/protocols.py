@@ -83,7 +83,9 @@ def check_times(times: Tensor) -> Tensor:
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"a grid needs at least two times in one dimension; this one has shape {tuple(times.shape)}")
     if not (times.min() >= 0 and times.max() <= 1):
-        raise ValueError(f"times lie in [0, 1], 0 clean and 1 noise; this grid spans {times.min():g} to {times.max():g}")
+        raise ValueError(
+            f"times lie in [0, 1], 0 clean and 1 noise; this grid spans {times.min():g} to {times.max():g}"
+        )
     if not (times.diff() < 0).all():
         at = int((times.diff() >= 0).nonzero()[0])
         raise ValueError(
