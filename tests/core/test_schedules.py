@@ -14,7 +14,7 @@ PRESERVING = [vp_linear(), vp_cosine(), vp_cosine(0.008), vp_sigmoid(), from_bet
 ALL = [*PRESERVING, ve(), edm(), rectified()]
 INNER = (torch.arange(3, 997, 4, dtype=torch.float64) + 0.5) / 1000  # never on a knot of BETAS, where f jumps
 NAMES = [f"{i}-{schedule.name}" for i, schedule in enumerate(ALL)]
-quick = settings(deadline=None, derandomize=True, max_examples=60)
+quick = settings(deadline=None, derandomize=True, max_examples=30)
 
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=NAMES[: len(PRESERVING)])
