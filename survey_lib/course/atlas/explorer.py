@@ -1,0 +1,88 @@
+"""Choose a strategy and a part of the loop, and read what the studies say: a widget, and a page where there is none."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import ipywidgets
+import pandas
+
+from survey_lib.course.atlas.data import EVIDENCE, LESSONS, PARTS, STRATEGIES, choose, lesson_file
+from survey_lib.course.atlas.map import PART_COLOURS
+from survey_lib.lab.plots.labels import ink
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def explorer(strategy: str | None = "EPS-4", part: str | None = None) -> Explorer:
+    """The explorer, opened at a strategy and a part (None: all)."""
+    return Explorer(strategy, part)
+
+
+class Explorer:
+    """Two menus and the studies they leave. Without a kernel, the whole atlas in sections that open."""
+
+    def __init__(self, strategy: str | None = None, part: str | None = None):
+        choose(strategy, part)  # refuses what is neither
+        names = [(f"{code} {name}" if code != "baseline" else name, code) for code, name in STRATEGIES.items()]
+        self.strategy = ipywidgets.Dropdown(options=[("all", None), *names], value=strategy, description="strategy")
+        self.part = ipywidgets.Dropdown(options=[("all", None), *((name, name) for name in PARTS)], value=part,
+                                        description="changes")  # fmt: skip
+        self.page = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([ipywidgets.HBox([self.strategy, self.part]), self.page])
+        for menu in (self.strategy, self.part):
+            menu.observe(self._show, names="value")
+        self._show()
+
+    def _show(self, change: dict | None = None) -> None:
+        self.page.value = cards(choose(self.strategy.value, self.part.value))
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        sections = "".join(
+            f"<details{' open' * (code == self.strategy.value)}><summary><b>{escape(name)}</b> "
+            f"({len(chosen)} studies)</summary>{cards(chosen)}</details>"
+            for code, name in STRATEGIES.items()
+            if len(chosen := choose(code, self.part.value))
+        )
+        bundle = {"text/html": sections, "text/plain": f"{len(choose(None, self.part.value))} studies to explore"}
+        return bundle | {WIDGET: self.box._repr_mimebundle_()[WIDGET]}
+
+
+def cards(studies: pandas.DataFrame) -> str:
+    """Studies as an HTML table: who, what changes in the loop, what was published, what is shown here and where."""
+    if studies.empty:
+        return "<p>No study of this strategy changes this part. That is an answer too: nobody here tried it.</p>"
+    head = "".join(
+        f'<th style="text-align:left">{name}</th>'
+        for name in ("study", "changes", "published", "seen here, small", "lesson")
+    )
+    body = "".join(_row(study) for study in studies.sort_values(["year", "arxiv"]).itertuples())
+    return (
+        f'<table style="font-size:90%"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f"<p><small>Evidence: {'; '.join(f'{code}, {words}' for code, words in EVIDENCE.items())}.</small></p>"
+    )
+
+
+def _row(study: Any) -> str:
+    parts = " ".join(_chip(part) for part in [study.part, *filter(None, study.also.split("; "))])
+    published = f"{escape(study.claim)} <small>[{study.evidence}]</small>" if study.claim else "<small>[n/a]</small>"
+    cells = (
+        f'<a href="https://arxiv.org/abs/{study.arxiv}" title="{escape(study.title)}">{escape(study.name)}</a><br>'
+        f"<small>{escape(study.authors)}, {study.year}</small>",
+        f"{parts}<br>{escape(study.changes)}",
+        published,
+        escape(study.demonstration),
+        _lesson(study.lesson),
+    )
+    return "<tr>" + "".join(f'<td style="text-align:left;vertical-align:top">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def _chip(part: str) -> str:
+    return f'<b style="color:{ink(PART_COLOURS[part])}">{part}</b>'
+
+
+def _lesson(number: str) -> str:
+    path = lesson_file(number)
+    name = f"{number} {LESSONS[number].replace('_', ' ')}"
+    return f'<a href="{path}">{name}</a>' if path else f"{name} <small>(to come)</small>"
