@@ -24,7 +24,9 @@ _WORTH_CACHING = 2000
 _WIDE_MODES = ("I", "F")  # PIL's modes of more than 8 bits a channel begin so
 
 
-def load_folder(folder: str | Path, *, split: str = "train", count: int | None = None, size: int | None = None):
+def load_folder(
+    folder: str | Path, *, split: str = "train", count: int | None = None, size: int | None = None
+) -> ImageSet:
     """The images under ``folder`` as squares of ``size`` pixels, in a fixed random order.
 
     An image is cropped to its central square and resized; without ``size`` the first image's shorter side is taken,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from survey_lib.lab import data, folders, runtime
 from survey_lib.lab.data import ImageSet, load, resize, to_float, to_uint8
 
 few = settings(deadline=None, derandomize=True, max_examples=25)
+SURVEY_DATA = os.environ.get("SURVEY_DATA")  # before `home` hides it
 levels = torch.arange(256, dtype=torch.uint8)
 
 
@@ -26,26 +26,6 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "HOME", tmp_path / "home")
     monkeypatch.delenv("SURVEY_DATA", raising=False)
     return tmp_path / "home"
-
-
-def picture(path, colour=(10, 20, 30), size=(8, 8), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path, **options)
-
-
-def write_idx(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
-
-
-def write_mnist(place, count=20, folder="MNIST"):
-    rng = np.random.default_rng(0)
-    made = {}
-    for split, prefix in (("train", "train"), ("test", "t10k")):
-        made[split] = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)
-        write_idx(place / folder / "raw" / f"{prefix}-images-idx3-ubyte", made[split][0])
-        write_idx(place / folder / "raw" / f"{prefix}-labels-idx1-ubyte", made[split][1])
-    return made
 
 
 # bytes and [-1, 1]
@@ -157,7 +137,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
-def test_idx_sets_are_found_under_root_survey_data_or_home(monkeypatch, tmp_path, home, name, folder):
+def test_idx_sets_are_found_under_root_survey_data_or_home(monkeypatch, tmp_path, home, name, folder, write_mnist):
     made = write_mnist(tmp_path / "real", folder=folder)
     found = load(name, split="test", root=tmp_path / "real")
     assert np.array_equal(found.images[:, 0], made["test"][0]) and np.array_equal(found.labels, made["test"][1])
@@ -169,7 +149,7 @@ def test_idx_sets_are_found_under_root_survey_data_or_home(monkeypatch, tmp_path
     assert load(name, size=14).shape == (1, 14, 14)
 
 
-def test_a_download_is_seen_whole_or_not_at_all(monkeypatch, home):
+def test_a_download_is_seen_whole_or_not_at_all(monkeypatch, home, write_mnist):
     class Fake:
         def __init__(self, root, train, download=False):
             if download:
@@ -193,14 +173,11 @@ def test_a_download_is_seen_whole_or_not_at_all(monkeypatch, home):
 
 
 @pytest.fixture
-def real_mnist(request, monkeypatch):
+def real_mnist(monkeypatch):
     place = SURVEY_DATA
     if not place or not (Path(place) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip("SURVEY_DATA names no folder that holds MNIST/raw")
     monkeypatch.setenv("SURVEY_DATA", place)
-
-
-SURVEY_DATA = os.environ.get("SURVEY_DATA")
 
 
 def test_real_mnist(real_mnist):
@@ -213,7 +190,7 @@ def test_real_mnist(real_mnist):
 # folders of images
 
 
-def test_class_folders_split_for_us(tmp_path):
+def test_class_folders_split_for_us(tmp_path, picture):
     for split, count in (("train", 6), ("test", 2)):
         for label, name in enumerate(("ant", "bee")):
             for number in range(count):
@@ -226,7 +203,7 @@ def test_class_folders_split_for_us(tmp_path):
     assert train.labels.diff().abs().sum() > 1, "the classes are mixed, so that a prefix holds both"
 
 
-def test_a_flat_folder_is_split_without_overlap(tmp_path):
+def test_a_flat_folder_is_split_without_overlap(tmp_path, picture):
     for number in range(30):
         picture(tmp_path / f"{number}.png", number, (4, 4), "L")
     (tmp_path / "notes.txt").write_text("no image")
@@ -253,13 +230,13 @@ def test_photographs_are_cropped_turned_and_shrunk(tmp_path):
         )
 
 
-def test_what_is_transparent_is_white(tmp_path):
+def test_what_is_transparent_is_white(tmp_path, picture):
     for name in "ab":
         picture(tmp_path / f"{name}.png", (0, 0, 0, 0), mode="RGBA")
     assert (load(tmp_path).images == 255).all()
 
 
-def test_a_large_folder_is_read_once_until_it_changes(monkeypatch, tmp_path):
+def test_a_large_folder_is_read_once_until_it_changes(monkeypatch, tmp_path, picture):
     monkeypatch.setattr(folders, "_WORTH_CACHING", 5)
     place = tmp_path / "pictures"
     for number in range(10):
