@@ -55,6 +55,7 @@ class Preconditioned(nn.Module):
     ``c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2)`` gives the network inputs of unit variance, and
     ``c_noise = -lam / 4`` tells it the noise level. Both depend on the schedule only through ``lam`` once
     x_t is rescaled, so one trained network serves under every schedule: ``Preconditioned(net, other)``.
+    Not so for ``score`` and ``v``, whose targets grow or shrink with the scale of x_t: `Reschedule` them.
 
     ``net(x, c_noise, cond)`` takes (B, C, H, W), (B,) and what the caller passes as ``cond``.
     """

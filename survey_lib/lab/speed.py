@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 def bfloat16_helps(device: str | torch.device = "cpu") -> bool:
     """Whether this device multiplies bfloat16 faster than float32 (emulation does not count)."""
-    if torch.device(device).type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def precision(device: str | torch.device = "cpu") -> AbstractContextManager[Any]:
@@ -33,9 +34,10 @@ def precision(device: str | torch.device = "cpu") -> AbstractContextManager[Any]
 def fast(model: nn.Module, *, compile: bool = False) -> Callable[..., Tensor]:
     """A function that answers like ``model`` does, in eval mode and without gradients, at full speed.
 
-    The weights stay shared with ``model``. bfloat16 keeps 8 bits of mantissa, so answers differ by about
-    1 %; a test holds the difference far below the model's own error. ``compile=True`` has torch fuse the
-    small operations: a minute at the first call, worth it for long runs; it needs a C++ compiler.
+    The weights stay shared with ``model``, which is put into eval mode and channels-last memory. Answers have the
+    dtype of ``x``. bfloat16 keeps 8 bits of mantissa, so what the network adds differs by about 1 %.
+    ``compile=True`` has torch fuse the small operations: a minute at the first call, worth it for long runs; it
+    needs a C++ compiler.
     """
     model = model.eval().to(memory_format=torch.channels_last)
     call = torch.compile(model) if compile else model
@@ -44,6 +46,6 @@ def fast(model: nn.Module, *, compile: bool = False) -> Callable[..., Tensor]:
     def answer(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layout = {"memory_format": torch.channels_last} if x.ndim == 4 else {}
         with torch.no_grad(), precision(device):
-            return call(x.to(**layout), *args, **kwargs)
+            return call(x.to(**layout), *args, **kwargs).to(x.dtype)
 
     return answer

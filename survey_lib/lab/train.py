@@ -5,7 +5,7 @@
         print(report.step, report.loss)
     denoiser = trainer.average
 
-Step n draws its images, times and noise from (seed, n) alone. So a run that was stopped and resumed makes
+Step n draws its examples, times and noise from (seed, n) alone. So a run that was stopped and resumed makes
 the same numbers as one that was not, and there is no state of a generator to save.
 """
 
@@ -14,35 +14,40 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
 from survey_lib.lab.data import ImageSet, to_float
-from survey_lib.lab.runtime import write_atomically
+from survey_lib.lab.runtime import require, write_atomically
 from survey_lib.lab.speed import precision
 
-#: Edges of the bins of lam in which losses are reported; the outer bins are open.
-LAM_EDGES = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0])
+#: Edges of the bins of lam in which losses are reported: one bin more than edges, for the outer ones are open.
+LAM_EDGES = torch.arange(-3, 5, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the outcome of a training, beside the data and the network.
 
+    Adam on ``steps`` batches of ``batch`` examples; gradients longer than ``clip`` are shortened to it.
     ``label_dropout`` is the share of examples that lose their label (classifier-free guidance needs it);
     ``log_sigma_mean, log_sigma_std`` are EDM's law of noise levels; ``average`` is the decay of the
-    moving average of the weights; the learning rate rises over ``warmup`` steps and then falls linearly to 0.
+    moving average of the weights; the learning rate rises to ``rate`` over ``warmup`` steps while it falls linearly
+    towards 0 at the end. Raises TypeError or ValueError for a number that is not accepted.
     """
 
     steps: int = 2000
@@ -57,16 +62,24 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, low in (("steps", 1), ("batch", 1), ("rate", 0), ("warmup", 0), ("clip", 0), ("log_sigma_std", 0)):
-            if not getattr(self, field) >= low:
-                raise ValueError(f"{field} is {getattr(self, field)}; at least {low} is accepted")
-        if not (0 <= self.label_dropout <= 1 and 0 <= self.average < 1):
-            raise ValueError("label_dropout lies in [0, 1] and average in [0, 1)")
+        for field in ("steps", "batch"):
+            require(field, getattr(self, field), int, low=1)
+        for field in ("rate", "clip", "log_sigma_std"):
+            require(field, getattr(self, field), float, low=0)
+        for field in ("label_dropout", "average"):
+            require(field, getattr(self, field), float, low=0, high=1)
+        require("warmup", self.warmup, int, low=0)
+        require("log_sigma_mean", self.log_sigma_mean, float)
+        require("seed", self.seed, int, low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What happened since the last report: mean weighted loss, by bins of lam too (nan where none fell)."""
+    """What happened since the last report: the mean of EDM's weighted loss, about 1 for a network that knows nothing.
+
+    ``loss_by_lam`` is the same in each of the bins of `LAM_EDGES` (nan where no example fell); ``seconds`` counts
+    from the first step, without the time between stop and resumption. Of several processes, the first reports.
+    """
 
     step: int
     loss: float
@@ -78,59 +91,67 @@ class Report:
 class Trainer:
     """The state of a training: the model, its moving average, the optimiser, the step.
 
-    ``model`` is a `Preconditioned` network and is changed in place; ``average`` is what to sample from. With
-    ``save_to`` the whole state is written there at every report, and a later Trainer with the same
-    arguments resumes from it. Several processes started by ``accelerate launch`` share each batch.
+    ``model`` is a `Preconditioned` network and is changed in place; ``average`` is what to sample from. ``data`` is an
+    `ImageSet`, or a ``TensorDataset(x0, labels)`` of points (N, D) or latents (N, C, H, W); labels are used if the
+    network has classes. With ``save_to`` the whole state is written there at every report, and a later Trainer with
+    the same arguments resumes from it. Several processes, started by ``accelerate launch`` or ``torchrun``, share
+    each batch. Raises ValueError for data that does not suit the network, and for a state that cannot be resumed.
     """
 
     def __init__(
         self,
         model: Preconditioned,
-        images: ImageSet,
+        data: ImageSet | TensorDataset,
         recipe: Recipe = Recipe(),
         *,
         device: str = "cpu",
-        save_to: Path | None = None,
+        save_to: str | Path | None = None,
     ):
-        self.accelerator = _accelerator()
-        self.device = device if self.accelerator is None else str(self.accelerator.device)
-        self.recipe, self.save_to = recipe, save_to
+        team = _team(device)
+        self.rank, self.ranks, self.device = team.process_index, team.num_processes, str(team.device)
+        self.recipe, self.save_to = recipe, None if save_to is None else Path(save_to)
+        self.classes = getattr(model.net, "classes", None)
+        x0, labels = _examples(data, self.classes)
+        self.x0, self.labels = x0.to(self.device), None if labels is None else labels.to(self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
-        self.parallel = self.model if self.accelerator is None else self.accelerator.prepare(self.model)
+        self.parallel = team.prepare(self.model)  # the same weights; its gradients are means over the team
         self.averaged = AveragedModel(self.model, multi_avg_fn=_moving_average(recipe.average))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
-        self.images, self.labels = images.images.to(self.device), images.labels.to(self.device)
         self.corruption = Gaussian(model.schedule)
         self.step, self.history, self.seconds = 0, [], 0.0
-        if save_to is not None and save_to.exists():
-            self._resume(save_to)
+        if self.save_to is not None and self.save_to.exists():
+            self._resume(self.save_to)
 
     @property
     def average(self) -> Preconditioned:
-        """The model with its weights averaged over the last steps: smoother, and better to sample from."""
+        """The model with its weights averaged over the last steps: smoother, and better to sample from.
+
+        It is alive: it moves on with the training.
+        """
         return self.averaged.module.eval()
 
     def run(self, *, every: int = 200, until: int | None = None, progress: bool = False) -> Iterator[Report]:
-        """Train up to step ``until`` (all of the recipe), and yield a `Report` at every ``every`` steps.
+        """Train up to step ``until`` (or all of the recipe), and yield a `Report` at every multiple of ``every`` steps.
 
         Raises FloatingPointError, with the step, the noise level and the last save, when the loss or a
-        gradient is no number any more.
+        gradient is no number any more; that step is not taken.
         """
-        until = min(until or self.recipe.steps, self.recipe.steps)
-        bar = tqdm(total=until, initial=self.step, disable=not progress, desc="training", unit="step")
-        while self.step < until:
-            tally, began, first = _Tally(), time.perf_counter(), self.step
-            while self.step < min(until, (first // every + 1) * every):
-                tally.add(*self._take_step())
-                bar.update()
-            seconds = time.perf_counter() - began
-            self.seconds += seconds
-            rate = (self.step - first) * self.recipe.batch / seconds
-            self.history.append(Report(self.step, tally.mean, tally.by_lam, self.seconds, rate))
-            bar.set_postfix(loss=f"{tally.mean:.4f}")
-            self.save()
-            yield self.history[-1]
-        bar.close()
+        require("every", every, int, low=1)
+        until = self.recipe.steps if until is None else min(require("until", until, int, low=0), self.recipe.steps)
+        quiet = not progress or self.rank > 0
+        with tqdm(total=until, initial=self.step, disable=quiet, desc="training", unit="step") as bar:
+            while self.step < until:
+                tally, began, first = _Tally(self.device), time.perf_counter(), self.step
+                while self.step < min(until, (first // every + 1) * every):
+                    tally.add(*self._take_step())
+                    bar.update()
+                loss, seconds = tally.mean, time.perf_counter() - began
+                self.seconds += seconds
+                rate = (self.step - first) * self.recipe.batch / seconds
+                self.history.append(Report(self.step, loss, tally.by_lam, self.seconds, rate))
+                bar.set_postfix(loss=f"{loss:.4f}")
+                self.save()
+                yield self.history[-1]
 
     def _take_step(self) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
@@ -155,34 +176,37 @@ class Trainer:
         return losses.detach(), lam
 
     def _draw(self) -> tuple[Tensor, Tensor | None, Tensor, torch.Generator]:
-        """Images, labels, times and a generator for the noise, from (seed, step, process) alone."""
-        ranks, rank = (1, 0) if self.accelerator is None else _ranks(self.accelerator)
-        generator = torch.Generator(self.device).manual_seed((self.recipe.seed << 40) + self.step * ranks + rank)
-        count = max(1, self.recipe.batch // ranks)
-        index = torch.randint(len(self.images), (count,), generator=generator, device=self.device)
-        x0 = to_float(self.images[index]).contiguous(memory_format=torch.channels_last)
+        """Examples, labels, times and a generator for the noise, from (seed, step, process) alone."""
+        # The CPU's generator reads only the lower 32 bits of its seed: an odd factor spreads the recipe's over them.
+        number = self.recipe.seed * 0x9E3779B9 + self.step * self.ranks + self.rank
+        generator = torch.Generator(self.device).manual_seed(number % 2**32)
+        count = max(1, self.recipe.batch // self.ranks)
+        index = torch.randint(len(self.x0), (count,), generator=generator, device=self.device)
+        x0 = self.x0[index]
+        x0 = to_float(x0) if x0.dtype == torch.uint8 else x0
+        if x0.ndim == 4:
+            x0 = x0.contiguous(memory_format=torch.channels_last)
         mean, std = self.recipe.log_sigma_mean, self.recipe.log_sigma_std
         t = lognormal_times(count, self.model.schedule, mean=mean, std=std, generator=generator)
-        classes = self.model.net.config.get("classes")
-        if classes is None:
+        if self.labels is None:
             return x0, None, t, generator
         dropped = torch.rand(count, generator=generator, device=self.device) < self.recipe.label_dropout
-        return x0, self.labels[index].masked_fill(dropped, classes), t, generator
+        return x0, self.labels[index].masked_fill(dropped, self.classes), t, generator
 
     def _stop(self, losses: Tensor, lam: Tensor) -> None:
         bad = ~torch.isfinite(losses)
         where = (
-            f"lam from {lam[bad].min():.2f} to {lam[bad].max():.2f}" if bad.any() else "finite losses, in a gradient"
+            f"lam from {lam[bad].min():.2f} to {lam[bad].max():.2f}" if bad.any() else "in a gradient of finite losses"
         )
-        saved = self.history[-1].step if self.history else None
-        kept = f"the state of step {saved} is in {self.save_to}" if self.save_to and saved else "nothing was saved yet"
+        saved = self.history[-1].step if self.history else 0
+        kept = f"the state of step {saved} is in {self.save_to}" if self.save_to and saved else "nothing was saved"
         raise FloatingPointError(f"training met a number that is none at step {self.step} ({where}); {kept}")
 
     # ------------------------------------------------------------------ stop and resume
 
     def save(self) -> None:
         """Write the whole state to ``save_to``, if there is one: old file or new file, never half a file."""
-        if self.save_to is None or (self.accelerator is not None and not self.accelerator.is_main_process):
+        if self.save_to is None or self.rank > 0:
             return
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
@@ -193,42 +217,64 @@ class Trainer:
         write_atomically(self.save_to, to_safetensors(tensors, {"survey": json.dumps(about)}))
 
     def _resume(self, path: Path) -> None:
+        """Continue from the state in ``path``, or say why that is impossible."""
         try:
-            with safe_open(path, "pt", device=self.device) as file:
+            with safe_open(path, "pt") as file:  # on the CPU: load_state_dict moves what has to move
                 about = json.loads(file.metadata()["survey"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+            step, before, history = about["step"], about["recipe"], about["history"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} holds no training that can be resumed ({error}); delete it to begin anew"
-            ) from error
-        if about["recipe"] != asdict(self.recipe):
-            changed = [k for k, v in asdict(self.recipe).items() if about["recipe"].get(k) != v]
+            raise ValueError(f"{path} holds no training to resume ({error}); delete it to begin anew") from error
+        now = asdict(self.recipe)
+        if changed := [field for field in {**now, **before} if now.get(field) != before.get(field)]:
             raise ValueError(f"{path} was begun with another recipe ({', '.join(changed)}); delete it to begin anew")
-        part = {name: {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)} for name in _PARTS}
-        self.model.load_state_dict(part["model."])
-        self.averaged.load_state_dict(part["averaged."])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in part["optimizer."].items():
+        part: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            owner, _, name = key.partition(".")
+            part[owner][name] = value
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in part["optimizer"].items():
             index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.step, self.history = about["step"], [Report(**_tuples(report)) for report in about["history"]]
-        self.seconds = self.history[-1].seconds if self.history else 0.0
+            moments.setdefault(int(index), {})[name] = value
+        try:
+            self.model.load_state_dict(part["model"])
+        except RuntimeError as error:
+            raise ValueError(f"{path} was begun with another network; delete it to begin anew") from error
+        self.averaged.load_state_dict(part["averaged"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.history = [Report(**{**report, "loss_by_lam": tuple(report["loss_by_lam"])}) for report in history]
+        self.step, self.seconds = step, self.history[-1].seconds if self.history else 0.0
 
 
-_PARTS = ("model.", "averaged.", "optimizer.")
+def _examples(data: ImageSet | TensorDataset, classes: int | None) -> tuple[Tensor, Tensor | None]:
+    """Images as bytes or other data as float32, and their labels (None for a network without classes)."""
+    x0, *labels = (data.images, data.labels) if isinstance(data, ImageSet) else data.tensors
+    if not len(x0):
+        raise ValueError("there is nothing to train on: the data set is empty")
+    x0 = x0 if x0.dtype == torch.uint8 else x0.float()
+    if classes is None:
+        return x0, None
+    if not labels:
+        raise ValueError("this network has classes, so it needs labels: TensorDataset(x0, labels)")
+    if not 0 <= int(labels[0].min()) <= int(labels[0].max()) < classes:
+        raise ValueError(
+            f"this network has {classes} classes, numbered from 0; the labels span "
+            f"{int(labels[0].min())} to {int(labels[0].max())}"
+        )
+    return x0, labels[0]
 
 
 class _Tally:
-    """Sums of losses, whole and by bins of lam; kept on the device, read once."""
+    """Sums of losses in bins of lam; kept on the device and read once, so that a GPU need not wait at every step."""
 
-    def __init__(self) -> None:
-        self.sums, self.counts = torch.zeros(2, len(LAM_EDGES) + 1, dtype=torch.float64)
+    def __init__(self, device: str) -> None:
+        self.edges = LAM_EDGES.to(device)
+        self.sums, self.counts = torch.zeros(2, len(LAM_EDGES) + 1, dtype=torch.float64, device=device)
 
     def add(self, losses: Tensor, lam: Tensor) -> None:
-        bins = torch.bucketize(lam.cpu(), LAM_EDGES.double())
-        self.sums.index_add_(0, bins, losses.double().cpu())
-        self.counts.index_add_(0, bins, torch.ones_like(self.sums)[bins])
+        bins = torch.bucketize(lam, self.edges)
+        self.sums.index_add_(0, bins, losses.double())
+        self.counts.index_add_(0, bins, torch.ones_like(lam))
 
     @property
     def mean(self) -> float:
@@ -239,28 +285,20 @@ class _Tally:
         return tuple((self.sums / self.counts).tolist())
 
 
-def _moving_average(decay: float):
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
     """An update for `AveragedModel` whose memory grows with age, so that the first steps are forgotten."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], seen: Tensor | int) -> None:
+    def update(averaged: list[Tensor], current: list[Tensor], seen: Tensor) -> None:
         share = 1 - min(decay, (1 + int(seen)) / (10 + int(seen)))
         torch._foreach_lerp_(averaged, current, share)
 
     return update
 
 
-def _accelerator():
-    """The process group that ``accelerate launch`` started, or None in a single process."""
+def _team(device: str) -> Any:
+    """The processes that ``accelerate launch`` or ``torchrun`` started together, as an ``Accelerator`` or its like."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
+        return SimpleNamespace(process_index=0, num_processes=1, device=device, prepare=lambda model: model)
     from accelerate import Accelerator
 
     return Accelerator(cpu=not torch.cuda.is_available())
-
-
-def _ranks(accelerator) -> tuple[int, int]:
-    return accelerator.num_processes, accelerator.process_index
-
-
-def _tuples(report: dict) -> dict:
-    return {**report, "loss_by_lam": tuple(report["loss_by_lam"])}

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] -> logits (B, sum(heads)); one group of logits for each label.
+    """Images (B, C, H, W) in [-1, 1] -> logits (B, sum(heads)); one group of logits for each of several labels.
 
     Each of ``widths`` is a stage of two convolutions that halves the image; the mean over the last map goes
     through a layer of ``dims`` features. ``kernel`` and ``widths`` differ between the two feature networks
-    that the course ships, so that a ranking can be confirmed with a second pair of eyes.
+    that the course ships, so that a ranking can be confirmed with a second pair of eyes. Any size of image
+    will do. Raises ValueError for images of another number of channels.
     """
 
     def __init__(
@@ -26,10 +27,8 @@ class Classifier(nn.Module):
         kernel: int = 3,
     ):
         super().__init__()
-        self.config = dict(
-            channels=channels, heads=tuple(heads), widths=tuple(widths), dims=dims, kernel=kernel
-        )  # fmt: skip
-        self.heads = tuple(heads)
+        self.channels, self.heads = channels, tuple(heads)
+        self.config = dict(channels=channels, heads=self.heads, widths=tuple(widths), dims=dims, kernel=kernel)
         stages: list[nn.Module] = []
         for before, width in zip((channels, *widths[:-1]), widths, strict=True):
             stages += [nn.Conv2d(before, width, kernel, padding=kernel // 2), nn.BatchNorm2d(width), nn.ReLU()]
@@ -38,7 +37,9 @@ class Classifier(nn.Module):
         self.embed, self.read = nn.Linear(widths[-1], dims), nn.Linear(dims, sum(heads))
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dims)."""
+        """(B, C, H, W) -> (B, dims): what the metrics compare."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"this classifier takes images (B, {self.channels}, H, W); got {tuple(x.shape)}")
         return F.silu(self.embed(self.stages(x).mean((2, 3))))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The parts that the networks share: an embedding of the noise level, a residual block, attention."""
+"""The parts that the networks share: embeddings of noise level and label, a residual block, attention."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ class NoiseEmbedding(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise.dtype) * math.pi
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+class LabelEmbedding(nn.Embedding):
+    """Labels (B,) to features (B, width); one row more than ``classes`` stands for "no label", and so does None."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__(classes + 1, width)
+
+    def forward(self, cond: Tensor | None, count: int) -> Tensor:
+        """Features of ``count`` examples. Raises ValueError for what is no label."""
+        nobody = self.num_embeddings - 1
+        if cond is None:
+            return super().forward(torch.full((count,), nobody, device=self.weight.device))
+        if cond.is_floating_point() or cond.shape not in ((), (count,)):
+            raise ValueError(
+                f"cond is one whole number an example, shape ({count},); got {cond.dtype}, {tuple(cond.shape)}"
+            )
+        try:  # costs nothing; to look at the values first would make a GPU wait at every step
+            return super().forward(cond)
+        except IndexError as error:
+            span = f"{int(cond.min())} to {int(cond.max())}"
+            raise ValueError(f"labels run from 0 to {nobody - 1}, and {nobody} is no label; got {span}") from error
 
 
 class ResidualBlock(nn.Module):
@@ -47,11 +69,13 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place of the feature map looks at every other (B, C, H, W), in heads of ``head`` channels."""
+    """Every place of the map (B, C, H, W) looks at every other, in heads of about ``head`` channels each."""
 
     def __init__(self, channels: int, head: int = 32, groups: int = 1):
         super().__init__()
         self.heads = max(1, channels // head)
+        if channels % self.heads:
+            raise ValueError(f"{channels} channels do not divide into {self.heads} heads of attention")
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)

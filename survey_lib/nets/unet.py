@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import NoiseEmbedding, ResidualBlock, SelfAttention
+from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, ResidualBlock, SelfAttention
 
 
 class UNet(nn.Module):
-    """``net(x, c_noise, cond)``, (B, C, H, W) -> (B, C, H, W): Ronneberger et al. 2015 in DDPM's form.
+    """``net(x, c_noise, cond)``, (B, C, H, W), (B,) -> (B, C, H, W): Ronneberger et al. 2015 in DDPM's form.
 
     The image is first folded into patches (space to depth, Luhman & Luhman 2022): with ``patch=2`` every
     convolution sees a quarter of the places. Then ``len(widths)`` levels, each half as large as the last,
@@ -21,7 +21,8 @@ class UNet(nn.Module):
 
     ``classes``: number of labels; ``cond`` is then (B,) of integers, and ``classes`` itself (or None)
     stands for "no label". ``attention``: the levels (0 the finest) that attend to the whole map.
-    Height and width must be multiples of ``patch * 2 ** (len(widths) - 1)``.
+    Height and width are multiples of ``patch * 2 ** (len(widths) - 1)``. Raises ValueError for other images, and
+    for labels that are none. The last layer starts at zero, so a new network answers 0.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class UNet(nn.Module):
             channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, classes=classes,
             attention=tuple(attention), embedding=embedding,
         )  # fmt: skip
-        self.patch, self.classes = patch, classes
+        if not set(attention) <= set(range(len(widths))):
+            raise ValueError(f"attention names levels 0 to {len(widths) - 1}; got {sorted(attention)}")
+        self.channels, self.patch, self.classes = channels, patch, classes
         self.noise = NoiseEmbedding(embedding)
-        self.label = None if classes is None else nn.Embedding(classes + 1, embedding)
+        self.label = None if classes is None else LabelEmbedding(classes, embedding)
 
         def level(index: int, inputs: int) -> nn.ModuleList:
             parts: list[nn.Module] = [ResidualBlock(inputs, widths[index], embedding)]
@@ -65,18 +68,19 @@ class UNet(nn.Module):
     def embed(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         """Noise level and label as one vector an example: (B, embedding)."""
         e = self.noise(c_noise)
-        if self.label is None:
-            if cond is not None:
-                raise ValueError("this U-Net was built without classes, so cond must be None")
-            return F.silu(e)
-        if cond is None:
-            cond = torch.full(c_noise.shape, self.classes, device=c_noise.device)
-        return F.silu(e + self.label(cond))
+        if self.label is not None:
+            e = e + self.label(cond, len(c_noise))
+        elif cond is not None:
+            raise ValueError("this U-Net was built without classes, so cond must be None")
+        return F.silu(e)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         multiple = self.patch * 2 ** (len(self.down) - 1)
-        if x.shape[-1] % multiple or x.shape[-2] % multiple:
-            raise ValueError(f"height and width must be multiples of {multiple}; got {tuple(x.shape[-2:])}")
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(
+                f"this U-Net takes images (B, {self.channels}, H, W) with H and W multiples of {multiple}; "
+                f"got {tuple(x.shape)}"
+            )
         e = self.embed(c_noise, cond)
         h = self.enter(F.pixel_unshuffle(x, self.patch))  # (B, C p^2, H / p, W / p)
         skips = []
@@ -95,6 +99,7 @@ class UNet(nn.Module):
 
 
 def _run(parts: nn.ModuleList, h: Tensor, e: Tensor) -> Tensor:
+    """A residual block that knows the embedding, and perhaps attention after it."""
     block, *attention = parts
     h = block(h, e)
     for attend in attention:
