@@ -12,21 +12,17 @@ Where lam has no end, at pure noise, ``y`` no longer moves, and the integral beg
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
 from survey_lib.core import protocols
 from survey_lib.core.exponential import PURE_NOISE, Level, combine, ddim, levels
 from survey_lib.core.protocols import Callback, Denoiser, check_times
 from survey_lib.core.schedules import Schedule
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # torchdiffeq compiles with torch.jit
-    from torchdiffeq import odeint
 
 
 @torch.no_grad()

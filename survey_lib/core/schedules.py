@@ -64,10 +64,10 @@ class Schedule:
 
         ``f = alpha' / alpha`` and ``g^2 = (sigma^2)' - 2 f sigma^2``; the derivatives are exact.
         """
-        t = torch.as_tensor(t, dtype=torch.float64)
-        one = torch.ones_like(t)
-        log_alpha, f = torch.func.jvp(lambda u: self.alpha(u).log(), (t,), (one,))
-        variance, growth = torch.func.jvp(lambda u: self.sigma(u) ** 2, (t,), (one,))
+        with torch.inference_mode(False), torch.enable_grad():
+            u = torch.as_tensor(t, dtype=torch.float64).detach().clone().requires_grad_()
+            log_alpha, variance = self.alpha(u).log() + 0 * u, self.sigma(u) ** 2  # a constant alpha has a slope too: 0
+            (f,), (growth,) = (torch.autograd.grad(value.sum(), u) for value in (log_alpha, variance))
         return f.detach(), (growth - 2 * f * variance).detach()
 
 
