@@ -5,14 +5,13 @@ import re
 import pytest
 
 from survey_lib.course import atlas
-from survey_lib.course.atlas import explorer as explorer_module
-from survey_lib.lab import runtime
+from survey_lib.lab import runtime, widgets
 
 ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 STUDIES = atlas.load()
 
 
-@pytest.mark.parametrize("study", STUDIES.itertuples(), ids=lambda study: study.bib)
+@pytest.mark.parametrize("study", list(STUDIES.itertuples()), ids=lambda study: study.bib)
 def test_every_study_has_its_place(study):
     assert study.lesson in atlas.LESSONS and study.strategy in atlas.STRATEGIES and study.part in atlas.PARTS
     assert study.part not in study.also.split("; ")
@@ -108,7 +107,7 @@ def test_the_explorer_answers_its_menus():
 
 def test_without_a_kernel_the_explorer_is_a_page_with_all_studies():
     bundle = atlas.explorer()._repr_mimebundle_()
-    assert explorer_module.WIDGET in bundle
+    assert widgets.WIDGET in bundle
     assert bundle["text/html"].count("https://arxiv.org/abs/") == 70 and bundle["text/html"].count("<details") == 11
     assert '<a href="01_foundations_ddpm.ipynb">' in bundle["text/html"] or not list(
         (runtime.HOME / "notebooks").glob("01_*.ipynb")

@@ -11,8 +11,7 @@ import pandas
 from survey_lib.course.atlas.data import EVIDENCE, LESSONS, PARTS, STRATEGIES, choose, lesson_file
 from survey_lib.course.atlas.map import PART_COLOURS
 from survey_lib.lab.plots.labels import ink
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
+from survey_lib.lab.widgets import WIDGET
 
 
 def explorer(strategy: str | None = "EPS-4", part: str | None = None) -> Explorer:
