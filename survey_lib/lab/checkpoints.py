@@ -24,7 +24,8 @@ from survey_lib.nets.classifier import Classifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 
-_NETS: tuple[type[nn.Module], ...] = (UNet, MLP, Classifier)
+_NETS: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, Classifier)}
+_NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 
 
 def folder(root: Path | None = None) -> Path:
@@ -42,11 +43,15 @@ def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *
 
     ``about`` is what cannot be read off the network: data set, recipe, seed, minutes, device, scores.
     The weights are stored in half precision, which halves the file and moves scores less than the seed does.
+    Raises ValueError for weights that half precision cannot hold, NaN among them.
     """
     denoiser = isinstance(model, Preconditioned)
     net = model.net if denoiser else model
     weights = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    data = to_safetensors({k: v.half() if v.is_floating_point() else v for k, v in weights.items()})
+    weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    if bad := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"the weights of {name} are not finite in half precision: {', '.join(bad[:3])}")
+    data = to_safetensors(weights)
     manifest = {
         "name": name,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -65,6 +70,8 @@ def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *
 def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
     """What is known of a checkpoint. Raises FileNotFoundError for an unknown name, ValueError for a damaged file."""
     path = folder(root) / f"{name}.json"
+    if not path.exists() and path.with_suffix(".safetensors").exists():
+        raise FileNotFoundError(f"{path} is missing, though its weights are there; `survey train {name}` makes both")
     if not path.exists():
         known = names(root)
         raise FileNotFoundError(
@@ -72,8 +79,11 @@ def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
             f"`survey train {name}` makes those that the course knows"
         )
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        about = json.loads(path.read_text())
+        if missing := [key for key in _NEEDED if key not in about]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return about
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no manifest ({error}); restore it, or `survey train {name}` makes it anew"
         ) from error
@@ -94,12 +104,13 @@ def load(
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its manifest describes (sha256 differs); restore both")
-    known = {net.__name__: net for net in _NETS}
+    if about["net"] not in _NETS:
+        raise ValueError(f'{path} holds a network "{about["net"]}"; known here: {", ".join(_NETS)}')
     try:
-        net = known[about["net"]](**about["config"])
+        net = _NETS[about["net"]](**about["config"])
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in from_safetensors(data).items()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        detail = " ".join(str(error).split())
-        raise ValueError(f"the weights in {path} do not fit a {about['net']} of its manifest: {detail}") from error
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]  # torch lists every layer, one a line
+        raise ValueError(f"the weights in {path} do not fit the {about['net']} of its manifest: {detail}") from error
     model = net if about["head"] is None else Preconditioned(net, schedule or vp_linear(), **about["head"])
     return model.to(device).eval().requires_grad_(False)

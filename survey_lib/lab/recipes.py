@@ -6,6 +6,7 @@ which images are compared; ``base`` is an unconditional denoiser, ``conditional`
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -31,6 +32,7 @@ from survey_lib.nets.unet import UNet
 BASE = Recipe(steps=6000, batch=128)
 CONDITIONAL = replace(BASE, label_dropout=0.15, seed=1)
 _FEATURES = {"features": dict(widths=(24, 48, 96), kernel=3), "features2": dict(widths=(32, 64, 64), kernel=5)}
+_CLASSIFIER = dict(steps=3000, batch=128, rate=3e-3, noise=0.1)  # noise: the largest standard deviation on the inputs
 _DATASETS = ("glyphs", "mnist")
 
 
@@ -40,9 +42,11 @@ def names() -> list[str]:
 
 
 def train(name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None) -> Path:
-    """Make the checkpoint ``name`` from scratch and save it with its manifest; a stopped training resumes.
+    """Make the checkpoint ``name`` from scratch and save it with its manifest.
 
-    ``steps`` shortens the recipe (to try it out). Raises ValueError for an unknown name.
+    A denoiser takes an hour or so, and a stopped training of one resumes; a classifier takes minutes.
+    ``steps`` shortens the recipe (to try it out, best with a ``root`` of its own). Raises ValueError for an
+    unknown name.
     """
     if name not in names():
         raise ValueError(f'no recipe "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
@@ -66,13 +70,15 @@ def train_denoiser(
     recipe = CONDITIONAL if role == "conditional" else BASE
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     model = denoiser_for(images, conditional=role == "conditional", seed=recipe.seed)
-    state = HOME / "build" / "training" / f"{name}.safetensors"
+    state = HOME / "build" / "training" / (f"{name}.safetensors" if steps is None else f"{name}_{steps}.safetensors")
     trainer = Trainer(model, images, recipe, device=device, save_to=state)
     for _ in trainer.run(every=200, progress=True):
         pass
-    about = {"dataset": images.name, "images": len(images), "recipe": asdict(recipe), "seed": recipe.seed}
+    about = _data(images) | {"recipe": asdict(recipe), "seed": recipe.seed}
     about |= _circumstances(trainer.seconds, device) | {"scores": {"loss": trainer.history[-1].loss}}
-    return checkpoints.save(name, trainer.average, about, root=root)
+    path = checkpoints.save(name, trainer.average, about, root=root)
+    state.unlink(missing_ok=True)  # done: the next call begins anew
+    return path
 
 
 def train_classifier(
@@ -80,14 +86,15 @@ def train_classifier(
 ) -> Path:
     """A classifier of the labels (and, for glyphs, of the faces) with mild noise on its inputs."""
     targets = [images.labels] + ([images.extra["face"]] if "face" in images.extra else [])
-    heads = [int(target.max()) + 1 for target in targets]
+    heads = [int(target.max()) + 1 for target in targets]  # labels and faces are numbered from 0
     seed = list(_FEATURES).index(role)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = Classifier(images.shape[0], heads, **_FEATURES[role])
     net = net.to(device, memory_format=torch.channels_last)
     began = time.perf_counter()
-    _fit_classifier(net, images, torch.stack(targets, 1), steps or 3000, seed, device)
+    recipe = _CLASSIFIER if steps is None else _CLASSIFIER | {"steps": steps}
+    _fit_classifier(net, images, torch.stack(targets, 1), seed, device, **recipe)
     test = load(images.name, split="test")
     wanted = [test.labels] + ([test.extra["face"]] if "face" in test.extra else [])
     with torch.no_grad():
@@ -96,19 +103,31 @@ def train_classifier(
         f"accuracy_{what}": float((torch.cat([g[i].cpu() for g in got]) == target).double().mean())
         for i, (what, target) in enumerate(zip(("label", "face"), wanted, strict=False))
     }
-    about = {"dataset": images.name, "images": len(images), "seed": seed, "scores": scores}
+    about = _data(images) | {"recipe": recipe, "seed": seed, "scores": scores}
     return checkpoints.save(name, net.eval(), about | _circumstances(time.perf_counter() - began, device), root=root)
 
 
-def _fit_classifier(net: Classifier, images: ImageSet, targets: Tensor, steps: int, seed: int, device: str) -> None:
+def _fit_classifier(
+    net: Classifier,
+    images: ImageSet,
+    targets: Tensor,  # (N, heads)
+    seed: int,
+    device: str,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    noise: float,
+) -> None:
+    """Adam under a one-cycle learning rate, on the sum of the heads' cross-entropies."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
     net.train()
     for _ in tqdm(range(steps), desc="training", unit="step"):
-        index = torch.randint(len(images), (128,), generator=generator)
+        index = torch.randint(len(images), (batch,), generator=generator)
         x = images.float(index)
-        x = x + 0.1 * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        x = x + noise * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
         with precision(device):
             logits = net(x.to(device, memory_format=torch.channels_last)).split(net.heads, dim=1)
             losses = [F.cross_entropy(a, targets[index, i].to(device)) for i, a in enumerate(logits)]
@@ -119,7 +138,14 @@ def _fit_classifier(net: Classifier, images: ImageSet, targets: Tensor, steps: i
     net.eval()
 
 
+def _data(images: ImageSet) -> dict[str, Any]:
+    """Which images these are, down to the last byte."""
+    digest = hashlib.sha256(images.images.numpy().tobytes()).hexdigest()
+    return {"dataset": images.name, "images": len(images), "images_sha256": digest}
+
+
 def _circumstances(seconds: float, device: str) -> dict[str, Any]:
+    """How long it took, and on what."""
     processor = platform.processor() or platform.machine()
     where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} cores, {processor}"
     return {"minutes": round(seconds / 60, 1), "device": where, "torch": torch.__version__}
