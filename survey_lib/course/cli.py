@@ -24,7 +24,7 @@ class _OneSentence(click.Group):
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             if isinstance(error, click.exceptions.Exit) or os.environ.get("SURVEY_TRACEBACK"):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_sentence(error)) from error
 
 
 @click.group(cls=_OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -55,7 +55,8 @@ def main() -> None:
 def run(lesson, pairs, profile, dataset, out, timeout) -> None:
     """Run lessons (all by default) and make their pages.
 
-    LESSON is a number or a name. One that fails does not stop the others; its notebook is kept with the traceback, and the exit code is 1.
+    LESSON is a number or a name. One that fails does not stop the others: its notebook is kept with the
+    traceback, and the exit code is 1.
     """
     from survey_lib.course import lessons
 
@@ -158,6 +159,12 @@ def outputs(lesson, only_map) -> None:
         for one, outcome in zip(chosen, outcomes, strict=True):
             committed.adopt(one, lessons.read(out / "notebooks" / one.path.name), outcome)
     committed.write_lesson_map(HOME / "README.md", lessons.all_lessons())
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 def _given(chosen, pairs, **named) -> dict:

@@ -19,16 +19,17 @@ from traitlets.config import Config
 from survey_lib.course.lessons import read
 from survey_lib.course.mathml import mathml
 from survey_lib.course.runner import Outcome, read_outcomes
-from survey_lib.lab.runtime import write_atomically
+from survey_lib.lab.runtime import HOME, write_atomically
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain")
 
 
-def write(destination: Path) -> Path:
+def write(destination: Path, source: Path = HOME / "notebooks") -> Path:
     """Write a page for each lesson under ``destination``, and the index; return the index.
 
-    A page is made anew where its notebook is newer, or its neighbours changed.
+    A page is made anew where its notebook is newer, or its neighbours changed. Pictures that a lesson's prose
+    shows are looked for from the folder ``source``.
     """
     outcomes = read_outcomes(destination)
     for at, outcome in enumerate(outcomes):
@@ -36,17 +37,20 @@ def write(destination: Path) -> Path:
         notebook, page = destination / "notebooks" / f"{outcome.lesson}.ipynb", destination / f"{outcome.lesson}.html"
         fresh = page.exists() and page.stat().st_mtime >= notebook.stat().st_mtime
         if not (fresh and _bar(*neighbours) in page.read_text()):
-            write_atomically(page, lesson_page(read(notebook), outcome, neighbours).encode())
+            write_atomically(page, lesson_page(read(notebook), outcome, neighbours, source).encode())
     index = destination / "index.html"
     write_atomically(index, index_page(outcomes).encode())
     return index
 
 
 def lesson_page(
-    notebook: nbformat.NotebookNode, outcome: Outcome, neighbours: tuple[Outcome | None, Outcome | None] = (None, None)
+    notebook: nbformat.NotebookNode,
+    outcome: Outcome,
+    neighbours: tuple[Outcome | None, Outcome | None] = (None, None),
+    source: Path = HOME / "notebooks",
 ) -> str:
     """One executed lesson as a page, between the lesson before and the lesson after it."""
-    body = BeautifulSoup(_body(notebook), "html.parser")
+    body = BeautifulSoup(_body(notebook, source), "html.parser")
     for link in body.select('a[href$=".ipynb"], a[href*=".ipynb#"]'):
         link["href"] = re.sub(r"^(?:\./)?(\d\d_\w+)\.ipynb", r"\1.html", link["href"])
     for table in body.select("table[border]"):
@@ -122,14 +126,14 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def _body(notebook: nbformat.NotebookNode) -> str:
+def _body(notebook: nbformat.NotebookNode, source: Path) -> str:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _still(output)]
     exporter = _Exporter(template_name="basic", config=Config(NbConvertBase={"display_data_priority": list(_SHOWN)}))
-    body, _resources = exporter.from_notebook_node(notebook)
+    body, _resources = exporter.from_notebook_node(notebook, {"metadata": {"path": str(source)}})
     return body
 
 

@@ -1,5 +1,7 @@
 """A course of small notebooks to run, so that these tests do not depend on the real lessons."""
 
+from types import SimpleNamespace
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -7,11 +9,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 PARAMETERS = 'profile = "auto"\nseed = 0\ndataset = "glyphs"\ntrain = False\nsteps = 10\nscale = 1.0'
 
 
-def small_notebook(title="A small lesson", number="01", body=("answer = seed + 1", "assert answer == seed + 1")):
-    """Heading, parameters, and the cells of ``body``; strings are code, tuples ("markdown", text)."""
+def _notebook(title="A small lesson", body=("answer = seed + 1", "assert answer > seed"), parameters=PARAMETERS):
+    """Heading, parameters, and the cells of ``body``: strings are code, ("markdown", text) is prose."""
     cells = [
-        new_markdown_cell(f"# {number} · {title}\n\nWe take $x_t = \\alpha x_0 + \\sigma\\epsilon$ apart."),
-        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        new_markdown_cell(f"# 01 · {title}\n\nWe take $x_t = \\alpha x_0 + \\sigma\\epsilon$ apart."),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
         new_markdown_cell("## The idea"),
     ]
     cells += [new_markdown_cell(one[1]) if isinstance(one, tuple) else new_code_cell(one) for one in body]
@@ -21,14 +23,47 @@ def small_notebook(title="A small lesson", number="01", body=("answer = seed + 1
     return new_notebook(cells=cells, metadata=kernel)
 
 
-@pytest.fixture
-def write_lesson(tmp_path):
-    """Write a lesson into the home of the test; return its path."""
+def _course(home):
+    """A home with a folder of lessons; ``course.write(name, **parts of a notebook)`` adds one."""
 
-    def write(name="01_small", notebook=None, **parts):
-        path = tmp_path / "notebooks" / f"{name}.ipynb"
+    def write(name="01_small", **parts):
+        path = home / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
-        nbformat.write(notebook or small_notebook(**parts), path)
+        nbformat.write(_notebook(**parts), path)
         return path
 
-    return write
+    return SimpleNamespace(home=home, build=home / "build", write=write)
+
+
+@pytest.fixture
+def course(tmp_path):
+    return _course(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory):
+    """A course of three lessons, run once: one that passes, one that fails, one whose kernel dies."""
+    from survey_lib.course import lessons, runner
+
+    course = _course(tmp_path_factory.mktemp("course"))
+    claims = "[{'claim': 'fewer steps', 'verdict': 'reproduced'}]"
+    course.write(
+        "01_passes",
+        title="One that passes",
+        body=(
+            "assert (profile, seed, steps) == ('smoke', 3, 10)",
+            "from IPython.display import display\n"
+            f"display({{'text/html': '<b>found</b>', 'application/vnd.survey.claims+json': {claims}}}, raw=True)",
+            "def check(exercise):\n    assert exercise == 'A'\n\n\ncheck('A')",
+        ),
+    )
+    course.write("02_fails", title="One that fails", body=("assert seed == 3", "[][1]", "assert True"))
+    course.write("03_dies", title="One that dies", body=("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",))
+    course.cells = []
+    course.outcomes = runner.run(
+        lessons.all_lessons(course.home),
+        {"profile": "smoke", "seed": 3},
+        course.build,
+        on_cell=lambda *where: course.cells.append(where),
+    )
+    return course

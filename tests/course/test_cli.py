@@ -1,0 +1,149 @@
+"""The command line answers at once and in one sentence; a run may be stopped or killed at any moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from survey_lib.course import cli, lessons, runner
+
+SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"]
+
+
+@pytest.fixture
+def here(course, monkeypatch):
+    """The small course as the home of the commands called in this process."""
+    monkeypatch.setattr(lessons.all_lessons, "__defaults__", (course.home,))
+    monkeypatch.setattr(lessons.select, "__defaults__", (course.home,))
+    course.write()
+    return course
+
+
+def survey(*arguments):
+    return CliRunner().invoke(cli.main, [str(one) for one in arguments])
+
+
+def test_every_command_has_help_of_one_line():
+    overview = survey("--help")
+    assert overview.exit_code == 0
+    for name, command in cli.main.commands.items():
+        first = command.get_short_help_str(limit=200)
+        assert first and len(first) < 70, name
+        assert survey(name, "--help").exit_code == 0
+
+
+def test_help_and_refusals_do_not_load_torch():
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom survey_lib.course.cli import main\n"
+        "CliRunner().invoke(main, ['--help'])\nprint([name for name in ('torch', 'papermill') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "7"], 'there is no lesson "7"; accepted: 01_small'),
+        (["run", "01", "-p", "sed", "3"], 'did you mean "seed"?'),
+        (["run", "01", "-p", "steps", "ten"], 'steps is "ten" (str); an int is accepted'),
+        (["run", "01", "-p", "steps", "-3"], "steps is -3; at least 1 is accepted"),
+        (["run", "01", "-p", "train", "false"], "only True or False is accepted"),
+        (["run", "--dataset", "mnits"], 'did you mean "mnist"?'),
+        (["run", "--profile", "fast"], "accepted: auto, smoke, cpu, gpu"),
+        (["run", "--profile", "cpu", "-p", "profile", "smoke"], '"profile" is given twice'),
+        (["train", "glyphs_bass"], 'did you mean "glyphs_base"?'),
+    ],
+)
+def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
+    monkeypatch.setattr(runner, "_papermill", lambda *_: pytest.fail("a kernel was started"))
+    result = survey(*arguments)
+    assert result.exit_code == 1
+    assert sentence in result.output and result.output.startswith("Error: ") and result.output.count("\n") == 1
+
+
+def test_values_reach_the_lesson_with_their_types(here, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cli, "_run", lambda chosen, given, *_: seen.update(given) or [])
+    assert (
+        survey("run", "-p", "seed", "3", "-p", "scale", "2", "--dataset", "digits", "--profile", "smoke").exit_code == 0
+    )
+    assert seen == {"seed": 3, "scale": 2, "dataset": "digits", "profile": "smoke"}
+
+
+def test_lessons_are_listed_with_their_parameters(here):
+    assert "01  A small lesson\n    profile = 'auto', seed = 0" in survey("lessons").output
+
+
+def test_a_disk_error_is_a_sentence_too():
+    @cli.main.command("full")
+    def full():
+        raise OSError(28, "No space left on device", "build/x.ipynb")
+
+    try:
+        result = survey("full")
+    finally:
+        del cli.main.commands["full"]
+    assert result.output == "Error: No space left on device: build/x.ipynb\n"
+    assert isinstance(full, click.Command)
+
+
+def stopped(course, sign):
+    """``survey run`` on a lesson that sleeps, stopped in the middle of it."""
+    begun = course.home / "begun"
+    course.write(
+        "01_small", body=("import time\nfrom pathlib import Path", f"Path({str(begun)!r}).touch()\ntime.sleep(60)")
+    )
+    process = subprocess.Popen(
+        [*SURVEY, "run"],
+        env=os.environ | {"SURVEY_HOME": str(course.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not begun.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(sign)
+    _, error = process.communicate(timeout=60)
+    return process.returncode, error
+
+
+def test_a_killed_run_leaves_the_last_whole_files_and_the_next_run_works(course, monkeypatch):
+    (course.build / "notebooks").mkdir(parents=True)
+    old = course.build / "notebooks" / "01_small.ipynb"
+    old.write_bytes(course.write().read_bytes())
+    before = old.read_bytes()
+    code, _ = stopped(course, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert old.read_bytes() == before
+    assert runner.read_outcomes(course.build) == []
+    course.write()
+    (outcome,) = runner.run(lessons.all_lessons(course.home), {}, course.build)
+    assert outcome.passed and lessons.read(old).cells[-1].execution_count
+
+
+def test_ctrl_c_gets_one_sentence(course):
+    code, error = stopped(course, signal.SIGINT)
+    assert code == 130
+    assert error.strip() == "Stopped. What was finished is kept, and nothing half-written is left to be read."
+    assert not list(course.build.rglob("*.ipynb"))
+
+
+def test_a_run_makes_pages_and_tells_by_its_exit_code(here, monkeypatch):
+    def papermill(lesson, parameters, partial, report, cell_seconds):
+        partial.write_bytes(lesson.path.read_bytes())
+        report(0)
+        if parameters["seed"] == 13:
+            raise RuntimeError("Kernel died")
+
+    monkeypatch.setattr(runner, "_papermill", papermill)
+    good = survey("run", "-p", "seed", "1", "--out", here.build)
+    assert good.exit_code == 0 and "01_small passed" in good.output and (here.build / "01_small.html").exists()
+    bad = survey("run", "-p", "seed", "13", "--out", here.build)
+    assert bad.exit_code == 1 and "01_small failed at" in bad.output
+    assert "failed" in (here.build / "index.html").read_text()

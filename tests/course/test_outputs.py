@@ -1,0 +1,69 @@
+"""Committed outputs belong to their cells, hold nothing that changes without meaning, and need no kernel to be seen."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_output
+
+from survey_lib.course import lessons, outputs
+
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
+
+
+@pytest.fixture
+def adopted(ran):
+    """The lesson that passed, and its file after it took over the outputs of its run."""
+    lesson = lessons.all_lessons(ran.home)[0]
+    before = lesson.path.read_bytes()
+    outputs.adopt(lesson, lessons.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
+    yield lesson, lessons.read(lesson.path)
+    lesson.path.write_bytes(before)
+
+
+def test_the_lesson_keeps_its_cells_and_takes_the_outputs(adopted):
+    lesson, after = adopted
+    assert [cell.source for cell in after.cells] == [cell.source for cell in lesson.notebook.cells]
+    assert [cell.execution_count for cell in after.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert any("<b>found</b>" in str(cell.get("outputs")) for cell in after.cells)
+    assert after.metadata.survey.source_sha256 == lessons.source_hash(after)
+    nbformat.validate(after)
+
+
+def test_nothing_stays_that_changes_from_run_to_run(adopted):
+    _, after = adopted
+    text = nbformat.writes(after)
+    assert "papermill" not in text and "start_time" not in text and "injected-parameters" not in text
+
+
+def test_outputs_of_a_failed_run_or_of_other_sources_are_refused(ran):
+    passes, fails, _ = lessons.all_lessons(ran.home)
+    executed = lessons.read(ran.build / "notebooks" / passes.path.name)
+    with pytest.raises(ValueError, match="02_fails failed"):
+        outputs.adopt(fails, executed, ran.outcomes[1])
+    with pytest.raises(ValueError, match="was changed while it ran"):
+        outputs.adopt(fails, executed, ran.outcomes[0])
+
+
+def test_a_widget_goes_where_a_picture_stands_in():
+    picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
+    widget = new_output("display_data", data=WIDGET)
+    assert outputs.still([widget, picture]) == [picture]
+    assert outputs.still([widget]) == [widget], "alone it stays: a reader should see that something is missing"
+
+
+def test_progress_bars_are_not_committed():
+    bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
+    kept = outputs.still([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    assert [one.text for one in kept] == ["whole\n"]
+
+
+def test_the_map_of_lessons_stands_between_its_marks(adopted, ran):
+    readme = ran.home / "README.md"
+    readme.write_text(f"before\n{outputs._BEGIN}\nold\n{outputs._END}\nafter\n")
+    outputs.write_lesson_map(readme, lessons.all_lessons(ran.home))
+    text = readme.read_text()
+    assert "old" not in text and text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
+    assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="needs the two marks"):
+        outputs.write_lesson_map(readme, [])
