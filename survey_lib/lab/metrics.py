@@ -113,13 +113,14 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     n, d = real.shape
     if n <= d:
         raise ValueError(f"a covariance of {d} features needs more than {d} samples a side; got {n}")
-    return gaussian_frechet(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov())
+    cov_real, cov_fake = (x.T.cov().reshape(d, d) for x in (real, fake))  # for d = 1 torch gives a bare number
+    return gaussian_frechet(real.mean(0), cov_real, fake.mean(0), cov_fake)
 
 
 def kid(real: Tensor, fake: Tensor) -> float:
-    """Kernel distance (Bińkowski et al. 2018, sec. 4): unbiased squared MMD of ``k(x, y) = (x.y / d + 1)^3``.
+    """Kernel distance (Bińkowski et al. 2018): unbiased squared MMD of ``k(x, y) = (x.y / d + 1)^3``.
 
-    All N^2 pairs, none of a sample with itself; 0 on average for equal laws, and so below 0 half of the time.
+    All N^2 pairs, none of a sample with itself; 0 on average for equal laws, and so often below 0.
     """
     within, across, counts = _kernel_sums(*_pair(real, fake), blocks=1)
     n = counts.sum()
@@ -211,7 +212,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020, eq. 3 and 4): balls around real samples only.
+    """Density and coverage (Naeem et al. 2020, sec. 3): balls around real samples only.
 
     Density: the mean number of real balls that hold a fake, over k; 1 for equal laws, and it may exceed 1.
     Coverage: the part of the real balls that hold some fake; about ``1 - 2^-k`` for equal laws.

@@ -100,6 +100,11 @@ def test_frechet_distance_of_samples_comes_to_that_of_their_laws(rng):
     assert metrics.frechet_distance(real, fake) == pytest.approx(law, rel=0.03)
 
 
+def test_frechet_distance_of_one_feature_is_that_of_two_lines():
+    real, fake = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [4.0], [7.0]])  # deviations 1 and 3
+    assert metrics.frechet_distance(real, fake) == pytest.approx((4 - 1) ** 2 + (3 - 1) ** 2)
+
+
 def test_frechet_distance_is_a_squared_distance(rng):
     real, fake = gaussian(60, 5, rng), gaussian(60, 5, rng, shift=0.3, scale=1.5)
     value, turn = metrics.frechet_distance(real, fake), rotation(5, rng)
