@@ -1,13 +1,7 @@
 """Figures in one style, each with alt text from its data: contact sheets, planes, charts and tables."""
 
-from survey_lib.lab.plots.charts import (
-    bars_with_interval,
-    error_against_evaluations,
-    histogram,
-    learning_curve,
-    loss_by_lam,
-    pareto,
-)
+from survey_lib.lab.plots.bars import bars_with_interval, histogram
+from survey_lib.lab.plots.charts import error_against_evaluations, learning_curve, loss_by_lam, pareto
 from survey_lib.lab.plots.images import Recorder, forward_strip, sheet, steps_sheet
 from survey_lib.lab.plots.labels import end_labels, number, place_labels
 from survey_lib.lab.plots.planes import density2d, forward_scatter, scatter2d, trajectories

@@ -1,4 +1,4 @@
-"""Charts of measurements: errors against evaluations, cost against quality, losses, bars, histograms.
+"""Curves and points of measurements: errors against evaluations, cost against quality, losses.
 
 Every function draws on ``ax`` where one is given (see `style.panels`), names its curves at their ends
 instead of in a legend, and returns a `Figure` whose alt text quotes the data.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from survey_lib.lab.plots.labels import end_labels, halo, ink, number, place_labels
+from survey_lib.lab.plots.labels import array, capital, end_labels, halo, ink, number, place_labels, plain_log
 from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels, styled
 
 
@@ -34,7 +34,7 @@ def error_against_evaluations(
     interval. ``error`` names the quantity with its unit; ``roles`` gives names a colour of `PALETTE`.
     """
     ax = ax or panels()[1]
-    data = {name: [_array(part) for part in curve] for name, curve in curves.items()}
+    data = {name: [array(part) for part in curve] for name, curve in curves.items()}
     colour = colours(data, roles)
     for name, (n, e, *interval) in data.items():
         ax.loglog(n, e, "o-", color=colour[name])
@@ -43,13 +43,13 @@ def error_against_evaluations(
     evaluations = np.unique(np.concatenate([n for n, *_ in data.values()]))
     _count_axis(ax, evaluations)
     ax.set(xlabel="network evaluations", ylabel=error)
-    fans = _slopes(ax, evaluations, [e for _, e, *_ in data.values()], slopes)
+    fans = _slopes(ax, evaluations, [e for _, e, *_ in data.values()], slopes if len(evaluations) > 1 else ())
     end_labels(ax, [(n[-1], e[-1], name, colour[name]) for name, (n, e, *_) in data.items()] + fans)
     ends = "; ".join(
         f"{name} goes from {number(e[0], 2)} at {n[0]:g} to {number(e[-1], 2)} at {n[-1]:g}"
         for name, (n, e, *_) in data.items()
     )
-    return finish(ax, f"{_capital(error)} against network evaluations on log axes: {ends}.")
+    return finish(ax, f"{capital(error)} against network evaluations on log axes: {ends}.")
 
 
 @styled
@@ -85,15 +85,14 @@ def pareto(
         ax.errorbar(c, q, bars, fmt="o", color=colour[name], markerfacecolor=face, elinewidth=1, markersize=6)
     if log:
         ax.set_xscale("log")
-        _plain_log(ax.xaxis)
+        plain_log(ax.xaxis)
     ax.margins(0.1, 0.12)
     ax.set(xlabel=cost, ylabel=f"{quality} ({better} is better)")
     place_labels(ax, [(c, q, name, colour[name]) for name, (c, q, *_) in points.items()])
     first, last = (f"{name} ({number(points[name][0])}, {number(points[name][1])})" for name in (front[0], front[-1]))
     return finish(
         ax,
-        f"{_capital(quality)} against {cost} for {len(points)} methods; {len(front)} of them lie on the front, "
-        f"from {first} to {last}.",
+        f"{capital(quality)} against {cost}, methods {len(points)}; on the front {len(front)}, from {first} to {last}.",
     )
 
 
@@ -114,7 +113,7 @@ def loss_by_lam(
     ``theory`` is a function ``lam -> loss`` (float64 tensors) or a pair of arrays.
     """
     ax = ax or panels()[1]
-    lam, loss = _array(lam), _array(loss)
+    lam, loss = array(lam), array(loss)
     if bins is not None:
         lam, loss, error = _binned(lam, loss, bins)
         floor = loss.min() / 3 if log else 0  # what a log axis can show of an interval that reaches below 0
@@ -126,12 +125,12 @@ def loss_by_lam(
     if theory is not None:
         at = np.linspace(lam[0], lam[-1], 200)
         x, y = (at, theory(torch.from_numpy(at))) if callable(theory) else theory
-        x, y = _array(x), _array(y)
+        x, y = array(x), array(y)
         ax.plot(x, y, color=PALETTE["theory"], linewidth=1.2, linestyle=(0, (4, 2)), zorder=4)
         ends.append((x[-1], y[-1], "exact", PALETTE["theory"]))
     if log:
         ax.set_yscale("log")
-        _plain_log(ax.yaxis)
+        plain_log(ax.yaxis)
     else:
         ax.set_ylim(bottom=0)
     ax.set(xlabel=r"$\lambda = \log(\alpha / \sigma)$:   noisy  ⟵     ⟶  clean", ylabel=label)
@@ -139,7 +138,7 @@ def loss_by_lam(
     worst = int(loss.argmax())
     return finish(
         ax,
-        f"{_capital(label)} by lam from {number(lam[0], 2)} to {number(lam[-1], 2)}: largest, {number(loss[worst])}, "
+        f"{capital(label)} by lam from {number(lam[0], 2)} to {number(lam[-1], 2)}: largest, {number(loss[worst])}, "
         f"at lam = {number(lam[worst], 2)}; {number(loss[-1])} at the clean end.",
     )
 
@@ -159,7 +158,7 @@ def learning_curve(
     ax = ax or panels()[1]
     colour, ends, words = colours(curves, roles), [], []
     for name, (steps, values) in curves.items():
-        steps, values = _array(steps), _array(values)
+        steps, values = array(steps), array(values)
         if window > 1:
             ax.plot(steps, values, color=colour[name], alpha=0.25, linewidth=0.8)
             steps, values = steps[window - 1 :], np.convolve(values, np.full(window, 1 / window), "valid")
@@ -168,91 +167,12 @@ def learning_curve(
         words.append(f"{name} goes from {number(values[0])} to {number(values[-1])}")
     if log:
         ax.set_yscale("log")
-        _plain_log(ax.yaxis)
+        plain_log(ax.yaxis)
     ax.margins(x=0.02)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.set(xlabel=x, ylabel=y)
     end_labels(ax, ends)
-    return finish(ax, f"{_capital(y)} against {x}: {'; '.join(words)}.")
-
-
-@styled
-def bars_with_interval(
-    values: Mapping[str, float | Sequence[float]],
-    *,
-    quantity: str,
-    reference: tuple[float, str] | None = None,
-    roles: Mapping[str, str] | None = None,
-    log: bool = False,
-    ax: Axes | None = None,
-) -> Figure:
-    """A horizontal bar a name, from a value or ``(value, low, high)``; ``reference`` is a line and its name."""
-    ax = ax or panels(height=0.95 + 0.38 * len(values) + (0.2 if reference else 0))[1]
-    rows = {name: np.atleast_1d(_array(value)) for name, value in values.items()}
-    colour = colours(rows, roles or dict.fromkeys(rows, "data"))
-    reach = max(row.max() for row in rows.values())
-    for place, (name, row) in enumerate(rows.items()):
-        ax.barh(place, row[0], height=0.62, color=colour[name], alpha=0.85)
-        if len(row) == 3:
-            ax.plot(row[1:], [place, place], color="#222222", linewidth=1.2, solid_capstyle="butt")
-        ax.annotate(
-            number(row[0]), (row.max(), place), (6, 0), textcoords="offset points", va="center", path_effects=halo()
-        )
-    if log:
-        ax.set_xscale("log")
-        _plain_log(ax.xaxis)
-    ax.set_xlim(right=reach * (2.5 if log else 1.12))
-    if reference:
-        ax.axvline(reference[0], color=PALETTE["theory"], linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.set_title(f"┆ {reference[1]}: {number(reference[0])}", fontsize=9, color="#333333")
-    ax.set_yticks(range(len(rows)), list(rows))
-    ax.tick_params(axis="y", length=0)
-    ax.grid(False, axis="y")
-    ax.invert_yaxis()
-    ax.set(xlabel=quantity)
-    words = ", ".join(
-        f"{name} {number(row[0])}" + (f" ({number(row[1])} to {number(row[2])})" if len(row) == 3 else "")
-        for name, row in rows.items()
-    )
-    line = f"; the line marks {reference[1]}, {number(reference[0])}" if reference else ""
-    return finish(ax, f"{_capital(quantity)}: {words}{line}.")
-
-
-@styled
-def histogram(
-    samples: ArrayLike | Mapping[str, ArrayLike],
-    *,
-    theory: Callable[[Tensor], Tensor] | None = None,
-    quantity: str = "value",
-    bins: int = 60,
-    limits: tuple[float, float] | None = None,
-    roles: Mapping[str, str] | None = None,
-    ax: Axes | None = None,
-) -> Figure:
-    """Densities of samples, and the exact density ``theory(x)`` (float64 tensors) drawn over them."""
-    ax = ax or panels()[1]
-    if not isinstance(samples, Mapping):
-        samples = {"samples": samples}
-    sets = {name: _array(values).ravel() for name, values in samples.items()}
-    limits = limits or (min(v.min() for v in sets.values()), max(v.max() for v in sets.values()))
-    edges = np.linspace(*limits, bins + 1)
-    colour, marks, words = colours(sets, roles), [], []
-    for name, values in sets.items():
-        density = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
-        ax.stairs(density, edges, fill=True, color=colour[name], alpha=0.35, linewidth=0)
-        ax.stairs(density, edges, color=colour[name], linewidth=1.2)
-        marks.append((name, colour[name]))
-        words.append(f"{name} (n = {len(values):,}) has mean {number(values.mean())}, deviation {number(values.std())}")
-    if theory is not None:
-        at = np.linspace(*limits, 400)
-        ax.plot(at, _array(theory(torch.from_numpy(at))), color=PALETTE["theory"], linewidth=1.3)
-        marks.append(("exact", PALETTE["theory"]))
-    ax.set(xlabel=quantity, ylabel="density", xlim=limits)
-    ax.set_ylim(bottom=0)
-    for rank, (name, shade) in enumerate(marks):
-        ax.text(0.985, 0.97 - 0.075 * rank, name, color=ink(shade), transform=ax.transAxes, ha="right", va="top",
-                path_effects=halo(), weight="bold")  # fmt: skip
-    return finish(ax, f"Histogram of {quantity}: {'; '.join(words)}{', with the exact density' * bool(theory)}.")
+    return finish(ax, f"{capital(y)} against {x}: {'; '.join(words)}.")
 
 
 def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[float]) -> list[tuple]:
@@ -260,6 +180,8 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
     low, high = min(e.min() for e in errors), max(e.max() for e in errors)
     ax.set_xlim(n[0] / 1.12, n[-1] * 1.12)
     ax.set_ylim(low / 2.5, high * 2.5)
+    if high < 30 * low:
+        plain_log(ax.yaxis)
     named = []
     for slope in slopes:
         start = high * 1.5
@@ -277,6 +199,8 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
 
 def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean lam, mean loss and its standard error in bins of equal width, but for those that hold next to nothing."""
+    if not np.isfinite(lam).all() or len(lam) < 2:
+        raise ValueError("bins need at least two examples, and finite lam: clean data and pure noise have none")
     edges = np.linspace(lam.min(), lam.max(), bins + 1)
     place = np.clip(np.digitize(lam, edges) - 1, 0, bins - 1)
     least = max(2, len(lam) // (20 * bins))
@@ -295,22 +219,3 @@ def _count_axis(ax: Axes, counts: np.ndarray) -> None:
             kept.append(count)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(kept, [f"{count:g}" for count in kept])
-
-
-def _plain_log(axis) -> None:
-    """Tick a log axis at 1, 2 and 5 in each decade where it spans few, with plain numbers."""
-    low, high = axis.get_view_interval()
-    few = high / max(low, 1e-300) < 2000
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-
-
-def _array(values: ArrayLike | Tensor) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, dtype=float)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -7,9 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -23,6 +27,27 @@ def number(value: float, digits: int = 3) -> str:
     decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def plain_log(axis: Axis) -> None:
+    """Tick a log axis at 1, 2 and 5 in each decade where it spans few, with plain numbers."""
+    low, high = axis.get_view_interval()
+    few = high / max(low, 1e-300) < 2000
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def array(values: ArrayLike | Tensor) -> np.ndarray:
+    """Numbers from anywhere as float64."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values, dtype=float)
+
+
+def capital(text: str) -> str:
+    """The text as the start of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def ink(colour: str) -> str:
