@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import mimetypes
 import re
 from html import escape
 from importlib import resources
@@ -50,9 +52,11 @@ def lesson_page(
     source: Path = HOME / "notebooks",
 ) -> str:
     """One executed lesson as a page, between the lesson before and the lesson after it."""
-    body = BeautifulSoup(_body(notebook, source), "html.parser")
+    body = BeautifulSoup(_body(notebook), "html.parser")
     for link in body.select('a[href$=".ipynb"], a[href*=".ipynb#"]'):
         link["href"] = re.sub(r"^(?:\./)?(\d\d_\w+)\.ipynb", r"\1.html", link["href"])
+    for image in body.select("img[src]"):
+        image["src"] = _embedded(image["src"], source)
     for table in body.select("table[border]"):
         del table["border"]
     entries = [(heading.get("id"), heading.get_text().rstrip("¶")) for heading in body.select("h2[id]")]
@@ -100,10 +104,6 @@ def summary(outcomes: list[Outcome]) -> str:
 class _Renderer(IPythonRenderer):
     """Markdown to HTML, formulas to MathML; one that cannot be set stays TeX, for a reader to see."""
 
-    def _html_embed_images(self, html: str) -> str:
-        """Only where there is an image: the round trip closes a <details> that the next paragraph belongs to."""
-        return super()._html_embed_images(html) if "<img" in html else html
-
     def inline_math(self, body: str) -> str:
         return _formula(body, block=False)
 
@@ -119,22 +119,29 @@ class _Exporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context, source):
-        cell, where = context.get("cell", {}), context.get("resources", {}).get("metadata", {})
-        renderer = _Renderer(
-            escape=False, attachments=cell.get("attachments", {}), embed_images=True, path=where.get("path", "")
-        )
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = _Renderer(escape=False, attachments=attachments)
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def _body(notebook: nbformat.NotebookNode, source: Path) -> str:
+def _body(notebook: nbformat.NotebookNode) -> str:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _still(output)]
     exporter = _Exporter(template_name="basic", config=Config(NbConvertBase={"display_data_priority": list(_SHOWN)}))
-    body, _resources = exporter.from_notebook_node(notebook, {"metadata": {"path": str(source)}})
+    body, _resources = exporter.from_notebook_node(notebook)
     return body
+
+
+def _embedded(address: str, source: Path) -> str:
+    """A picture of the project as a data address; any other address as it is."""
+    path = (source / address).resolve()
+    if ":" in address or not path.is_relative_to(source.resolve().parent) or not path.is_file():
+        return address
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _still(output: nbformat.NotebookNode) -> bool:
