@@ -61,6 +61,7 @@ class Categorical:
         that cannot have become ``x_t`` are left out, whatever the denoiser gives them.
         """
         t, s = check_step(t, s)
+        self._check_answer(x_t, x0)
         explains = _rows(self._matrix(0.0, t, x_t).mT, x_t)  # q(x_t | x0 = k)
         weights = torch.where(explains > 0, x0.double() / explains, 0)
         joint = _rows(self._matrix(s, t, x_t).mT, x_t) * _apply(weights, self._matrix(0.0, s, x_t))
@@ -77,6 +78,15 @@ class Categorical:
     ) -> Tensor:
         """``x_s ~ posterior(x_t, x0, t, s)``: integers (B, ...) and probabilities (B, ..., K) -> integers."""
         return _draw(self.posterior(x_t, x0, t, s), generator)
+
+    def _check_answer(self, x_t: Tensor, x0: Tensor) -> None:
+        expected = (*x_t.shape, len(self.stationary))
+        if x0.shape != expected:
+            raise ValueError(f"a denoiser of categories answers with shape {expected}, K last; got {tuple(x0.shape)}")
+        if not (x0 >= 0).all():
+            raise ValueError(
+                "a denoiser of categories answers with probabilities; these are not: logits want a softmax"
+            )
 
     def _matrix(self, s: Tensor | float, t: Tensor | float, x: Tensor) -> Tensor:
         """The matrix for integers ``x``, checked, on their device."""
@@ -100,6 +110,7 @@ def posterior_without_bayes(
     once in ``p(x0 | x_t)``, once more here. Even the true ``p(x0 | x_t)`` then gives a wrong law. Kept to show that.
     """
     t, s = check_step(t, s)
+    corruption._check_answer(x_t, x0)
     joint = _rows(corruption._matrix(s, t, x_t).mT, x_t) * _apply(x0.double(), corruption._matrix(0.0, s, x_t))
     return _normalise(joint).to(x0.dtype)
 

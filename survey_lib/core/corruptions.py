@@ -128,8 +128,8 @@ class Gaussian:
         t, s = check_step(t, s)
         on_x_t, on_x0, variance = self.coefficients(t, s)
         x_s = expand(on_x_t, x_t) * x_t + expand(on_x0, x_t) * x0
-        noisy = expand(self.schedule.scales(s)[1], x_t).to(variance.device) > 0
-        variance = torch.where(noisy, expand(variance, x_t), 0)
+        variance = expand(variance, x_t)
+        variance = torch.where(expand(self.schedule.scales(s)[1], x_t).to(variance.device) > 0, variance, 0)
         return x_s + variance.sqrt() * normal(x_t.shape, generator, x_t.dtype) if variance.any() else x_s
 
     def coefficients(self, t: Tensor | float, s: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:

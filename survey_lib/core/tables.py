@@ -63,6 +63,11 @@ class CategoricalTable:
         if x_t.ndim != 2 or x_t.shape[1:] != self.event or x_t.is_floating_point():
             raise ValueError(f"this law lives on integers of shape (B, {self.event[0]}); got {tuple(x_t.shape)}")
         matrix = corruption.matrix(torch.zeros((), dtype=torch.float64), torch.as_tensor(t, dtype=torch.float64))
+        if matrix.shape[-1] != len(self.probabilities):
+            have, want = len(self.probabilities), matrix.shape[-1]
+            raise ValueError(
+                f"this table has {have} categories, the corruption {want}: a mask is one, of probability 0"
+            )
         columns = matrix.double().to(x_t.device).mT.expand(len(x_t), -1, -1)  # [b, to, from]
         joint = self.probabilities.to(x_t.device)
         for i, x in enumerate(x_t.long().T):
