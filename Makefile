@@ -41,7 +41,7 @@ lab: .venv/.installed  ## JupyterLab on the first lesson, or on LESSON
 	$(BIN)/survey lab $(LESSON)
 
 bench: .venv/.installed-test  ## measured speed, as ratios against a peer, in one run
-	$(BIN)/pytest -q -s tests/benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 outputs: .venv/.installed  ## for authors: run lessons and renew the outputs they carry
 	$(BIN)/survey outputs $(LESSON)

@@ -1,0 +1,155 @@
+"""Measured speed: ``make bench``. Each row is a ratio to a peer, both timed in turn in one run, so that it holds
+on a busy machine too. ``python -m tests.benchmarks speed`` leaves out the two trainings of five minutes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from survey_lib.core import grids, integrators, schedules
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import Preconditioned
+from survey_lib.course import records
+from survey_lib.lab import checkpoints, metrics, runtime
+from survey_lib.lab.cost import Ratio, macs, ratio
+from survey_lib.lab.data import load
+from survey_lib.lab.plots import table
+from survey_lib.lab.recipes import BASE, denoiser_for
+from survey_lib.lab.speed import fast
+from survey_lib.lab.train import Trainer
+from tests.benchmarks import peers
+
+SECONDS, STEPS = 300.0, 20
+
+
+def loop_overhead() -> tuple[Ratio, float]:
+    """20 steps of 2M with a denoiser that costs nothing, 64 x 3 x 32 x 32, against diffusers' own loop."""
+    x = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    answer = x.clone()
+    schedule = schedules.vp_linear()
+    times = grids.uniform(STEPS)
+
+    def ours() -> None:
+        integrators.multistep(lambda x, t, cond: answer, schedule, x, times, order=2)
+
+    def theirs() -> None:
+        scheduler = DPMSolverMultistepScheduler(num_train_timesteps=1000)
+        scheduler.set_timesteps(STEPS)
+        y = x
+        for t in scheduler.timesteps:
+            y = scheduler.step(answer, t, y).prev_sample
+
+    return ratio(ours, theirs, repeats=15), 0.4
+
+
+def inference() -> dict[str, tuple[Ratio, float]]:
+    """One evaluation of the course's U-Net for 64 glyphs: our fast path, against plain float32 and a peer."""
+    model, x, c = _started(), torch.randn(64, 3, 32, 32), torch.randn(64)
+    work = macs(model.net, x[:1], c[:1])
+    peer = peers.unet_of_equal_macs(3, 32, work)
+    print(f"MACs an image: ours {work:,}, the peer's {macs(peer, x[:1], c[:1]):,}")
+    quick = fast(model.net)
+    plain = _started().net.eval()
+    with torch.no_grad():
+        return {
+            "inference: plain float32": (ratio(lambda: quick(x, c), lambda: plain(x, c), 15), 1 / 1.5),
+            "inference: UNet2DModel": (ratio(lambda: quick(x, c), lambda: peer(x, c), 15), 1 / 2),
+        }
+
+
+def training() -> tuple[Ratio, float]:
+    """A training step on 128 glyphs (corrupt, loss, gradients, update) against the usual one at equal MACs."""
+    images = load("glyphs", count=2000)
+    trainer = Trainer(denoiser_for(images), images, replace(BASE, steps=100_000))
+    peer = peers.unet_of_equal_macs(3, 32, macs(trainer.model.net, torch.zeros(1, 3, 32, 32), torch.zeros(1)))
+    adam = torch.optim.Adam(peer.parameters(), lr=1e-3)
+    pixels, generator = images.float(), torch.Generator().manual_seed(0)
+
+    def ours() -> None:
+        list(trainer.run(every=5, until=trainer.step + 5))
+
+    def theirs() -> None:
+        for _ in range(5):
+            clean = pixels[torch.randint(len(pixels), (128,), generator=generator)]
+            noise = torch.randn(clean.shape, generator=generator)
+            loss = (peer(clean + noise, torch.zeros(128)).sample - noise).square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    return ratio(ours, theirs, repeats=7), 1 / 1.5
+
+
+def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
+    """Five minutes of training each, then 1000 images in 20 evaluations each: Fréchet distance and time."""
+    images, count = load(dataset), 1000
+    eye = checkpoints.load(f"{dataset}_features")
+    real = metrics.features(eye, load(dataset, split="test", count=count).images)
+
+    began = time.perf_counter()
+    probe = Trainer(denoiser_for(images), images, replace(BASE, steps=100_000))
+    list(probe.run(every=10, until=30))
+    steps = int(SECONDS / probe.history[-1].seconds * 30)
+    trainer = Trainer(denoiser_for(images), images, replace(BASE, steps=steps))
+    print(f"ours: {steps} steps planned; the probe took {time.perf_counter() - began:.0f} s")
+    list(trainer.run(every=steps))
+    peer = peers.course_unet(*images.shape[:2])
+    done = peers.train(peer, images.float(), trainer.seconds)
+    print(f"trained for {trainer.seconds:.0f} s each: ours {steps} steps, the peer {done}")
+
+    schedule = schedules.vp_linear()
+    denoiser = fast(Preconditioned(trainer.average.net, schedule, "edm", trainer.model.sigma_data))
+    noise = Gaussian(schedule).prior((count, *images.shape), generator=torch.Generator().manual_seed(1))
+    drawn: dict[str, Tensor] = {}
+
+    def ours() -> None:
+        drawn["ours"] = integrators.multistep(denoiser, schedule, noise, grids.karras(STEPS, schedule))
+
+    def theirs() -> None:
+        drawn["theirs"] = peers.sample(peer, noise, STEPS)
+
+    ours(), theirs()
+    seconds = ratio(ours, theirs, repeats=1)
+    fd = {name: metrics.frechet_distance(real, metrics.features(eye, x.clamp(-1, 1))) for name, x in drawn.items()}
+    print(f"Fréchet distance: ours {fd['ours']:.2f}, the peer's {fd['theirs']:.2f}")
+    better = Ratio(*[fd["ours"] / fd["theirs"]] * 3)
+    return {f"{dataset}: FD after 300 s": (better, 1 / 60), f"{dataset}: time of 1000 images": (seconds, 1 / 12)}
+
+
+def _started() -> Preconditioned:
+    """The course's U-Net with no weight at zero, as after training: zeros could be skipped by a clever kernel."""
+    model = denoiser_for(load("glyphs", count=8))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def main(which: list[str]) -> None:
+    speed = {"loop of 20 steps of 2M": loop_overhead, "inference": inference, "training": training}
+    chosen: dict[str, Callable] = speed if which == ["speed"] else {**speed, "quality": quality}
+    found: dict[str, tuple[Ratio, float]] = {}
+    for name, benchmark in chosen.items():
+        result = benchmark()
+        found |= result if isinstance(result, dict) else {name: result}
+    rows = [
+        {"what": name, "ratio to the peer": (r.median, r.low, r.high), "to reach": f"at most {goal:.3g}",
+         "reached": "yes" if r.median <= goal else "no"}
+        for name, (r, goal) in found.items()
+    ]  # fmt: skip
+    print(table(rows, caption=f"Time (or FD) of ours over the peer's, {torch.get_num_threads()} threads"))
+    run = runtime.start("benchmarks")
+    for name, (r, goal) in found.items():
+        quality_numbers = {"ratio": r.median, "low": r.low, "high": r.high, "goal": goal}
+        records.save("bench", run, settings={"what": name}, quality=quality_numbers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,68 @@
+"""The peers: what a reader would build with diffusers, in its usual settings."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from survey_lib.lab.cost import macs
+
+
+def unet_of_equal_macs(channels: int, side: int, target: int) -> UNet2DModel:
+    """A convolutional UNet2DModel whose MACs come nearest to ``target``: two levels, no attention, one block each.
+
+    Attention would only add to its time; and its normalisation has the same 8 groups at every width.
+    """
+
+    def build(width: int) -> UNet2DModel:
+        return UNet2DModel(
+            sample_size=side, in_channels=channels, out_channels=channels, layers_per_block=1, norm_num_groups=8,
+            block_out_channels=(width, 2 * width), down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2, add_attention=False,
+        ).eval()  # fmt: skip
+
+    x, t = torch.zeros(1, channels, side, side), torch.zeros(1)
+    return min(map(build, range(8, 73, 8)), key=lambda net: abs(macs(net, x, t) - target))
+
+
+def course_unet(channels: int, side: int) -> UNet2DModel:
+    """The network of the usual introductory course: (32, 64, 64), attention in the two lower levels."""
+    return UNet2DModel(
+        sample_size=side, in_channels=channels, out_channels=channels, layers_per_block=2,
+        block_out_channels=(32, 64, 64), down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+
+
+def train(net: nn.Module, images: Tensor, seconds: float, *, seed: int = 0) -> int:
+    """The usual recipe for so long: Adam at 1e-3, batches of 128, the mean squared error of the noise. Steps done."""
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    net.train()
+    steps, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        clean = images[torch.randint(len(images), (128,), generator=generator)]
+        noise = torch.randn(clean.shape, generator=generator)
+        t = torch.randint(1000, (len(clean),), generator=generator)
+        loss = nn.functional.mse_loss(net(scheduler.add_noise(clean, noise, t), t).sample, noise)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        steps += 1
+    net.eval()
+    return steps
+
+
+@torch.no_grad()
+def sample(net: nn.Module, noise: Tensor, steps: int = 20) -> Tensor:
+    """DPM-Solver++(2M) as diffusers has it: its best choice for so few steps."""
+    scheduler = DPMSolverMultistepScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    scheduler.set_timesteps(steps)
+    x = noise
+    for t in scheduler.timesteps:
+        x = scheduler.step(net(x, t.expand(len(x))).sample, t, x).prev_sample
+    return x
