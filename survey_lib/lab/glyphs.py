@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,10 +66,23 @@ def glyphs(
     which = face * len(characters) + label
     affine = _placements(draws, boxes[which.numpy()])
     ink, paper = _colours(draws, colour)
-    images = [
-        _compose(_warp(masters[which[i]], affine[i], size), ink[i], paper[i]) for i in torch.arange(count).split(_BATCH)
-    ]
+    with _one_thread():
+        images = [
+            _compose(_warp(masters[which[i]], affine[i], size), ink[i], paper[i])
+            for i in torch.arange(count).split(_BATCH)
+        ]
     return ImageSet("glyphs", torch.cat(images), label, tuple(characters), {"face": face})
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches this small gain little from threads, and on a busy machine lose much: they wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def provenance() -> tuple[str, ...]:
