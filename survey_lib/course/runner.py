@@ -190,7 +190,7 @@ def _execute(lesson: Lesson, parameters: Mapping[str, Any], partial: Path, on_ce
 
 
 def _papermill(lesson, parameters, partial, report, cell_seconds) -> None:
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     execute_notebook(
         str(lesson.path),
         str(partial),
@@ -201,7 +201,7 @@ def _papermill(lesson, parameters, partial, report, cell_seconds) -> None:
         start_timeout=120,
         execution_timeout=cell_seconds,
         resources={"metadata": {"path": str(lesson.path.parent)}},
-        extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP in the middle of the progress bar
+        extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings would break into the progress bar
         on_cell=report,
     )
 
