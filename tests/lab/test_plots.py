@@ -51,7 +51,7 @@ def drawn() -> dict[str, plots.Figure]:
         "error": plots.error_against_evaluations(CURVES, error="RMS error"),
         "pareto": plots.pareto({"a": (10, 3.0, 2.5, 3.5), "b": (20, 2.0)}, cost="evaluations", quality="distance"),
         "loss": plots.loss_by_lam(lam, lam.exp(), theory=torch.exp, label="squared error"),
-        "learning": plots.learning_curve({"loss": (COUNTS, 1 / COUNTS)}, y="loss a pixel"),
+        "learning": plots.curves({"loss": (COUNTS, 1 / COUNTS)}, y="loss a pixel"),
         "bars": plots.bars_with_interval({"a": (3.25, 3.0, 3.5), "b": 2.0}, quantity="distance"),
         "histogram": plots.histogram(noise(500), theory=lambda x: (-x * x / 2).exp() / 2.5, quantity="$x_0$"),
         "scatter": plots.scatter2d({"exact": noise(50, 2)}, density=eight_modes().log_prob, limits=2),
@@ -258,7 +258,7 @@ def test_a_table_aligns_rounds_and_names_units():
     assert table.header == ("sampler", "evaluations", "time (s)", "FD")
     assert table.rows[0] == ("DDIM", "1,000", "0.123", "4.12 (3.9 to 4.4)")
     assert table.numeric == (False, True, True, True)
-    assert "&lt;2M&gt;" in table.html and '<td align="right">1,000</td>' in table.html
+    assert "&lt;2M&gt;" in table.html and '<td align="right" style="text-align:right">1,000</td>' in table.html
     assert plots.table(pandas.DataFrame(rows), units={"time": "s"}, caption="Cost") == table
     assert len({len(line) for line in str(table).splitlines()[1:]}) == 1
     with pytest.raises(ValueError, match="lacks"):

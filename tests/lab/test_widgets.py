@@ -113,7 +113,7 @@ def test_a_slider_needs_a_choice(x0):
 
 def test_charts_of_a_slider_stand_side_by_side(x0):
     def render(power):
-        return plots.learning_curve({"a": (np.arange(9), np.arange(9) ** power)})
+        return plots.curves({"a": (np.arange(9), np.arange(9) ** power)})
 
     slider = widgets.image_slider(render, [1.0, 2.0], label="power")
     assert slider.static.pixels().shape[1] <= 1480

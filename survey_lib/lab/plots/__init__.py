@@ -1,7 +1,7 @@
 """Figures in one style, each with alt text from its data: contact sheets, planes, charts and tables."""
 
 from survey_lib.lab.plots.bars import bars_with_interval, histogram
-from survey_lib.lab.plots.charts import error_against_evaluations, learning_curve, loss_by_lam, pareto
+from survey_lib.lab.plots.charts import curves, error_against_evaluations, loss_by_lam, pareto
 from survey_lib.lab.plots.images import Recorder, forward_strip, sheet, steps_sheet
 from survey_lib.lab.plots.labels import end_labels, number, place_labels
 from survey_lib.lab.plots.planes import density2d, forward_scatter, scatter2d, trajectories
@@ -15,6 +15,7 @@ __all__ = [
     "Recorder",
     "Table",
     "bars_with_interval",
+    "curves",
     "density2d",
     "describe",
     "end_labels",
@@ -23,7 +24,6 @@ __all__ = [
     "forward_scatter",
     "forward_strip",
     "histogram",
-    "learning_curve",
     "loss_by_lam",
     "number",
     "panels",

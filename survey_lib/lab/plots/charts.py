@@ -144,20 +144,21 @@ def loss_by_lam(
 
 
 @styled
-def learning_curve(
-    curves: Mapping[str, Sequence[ArrayLike]],
+def curves(
+    lines: Mapping[str, Sequence[ArrayLike]],
     *,
     x: str = "training steps",
     y: str = "loss",
     window: int = 1,
     log: bool = False,
+    log_x: bool = False,
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Curves of ``(x, y)`` over training; ``window > 1`` draws the running mean over the faint raw values."""
+    """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values."""
     ax = ax or panels()[1]
-    colour, ends, words = colours(curves, roles), [], []
-    for name, (steps, values) in curves.items():
+    colour, ends, words = colours(lines, roles), [], []
+    for name, (steps, values) in lines.items():
         steps, values = array(steps), array(values)
         if window > 1:
             ax.plot(steps, values, color=colour[name], alpha=0.25, linewidth=0.8)
@@ -169,7 +170,11 @@ def learning_curve(
         ax.set_yscale("log")
         plain_log(ax.yaxis)
     ax.margins(x=0.02)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if log_x:
+        ax.set_xscale("log")
+        plain_log(ax.xaxis)
+    else:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.set(xlabel=x, ylabel=y)
     end_labels(ax, ends)
     return finish(ax, f"{capital(y)} against {x}: {'; '.join(words)}.")

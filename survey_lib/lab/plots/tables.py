@@ -24,12 +24,13 @@ class Table:
 
     @property
     def html(self) -> str:
-        """The table as HTML; alignment stands on each cell, because pages drop style sheets."""
+        """The table as HTML; alignment stands on each cell, twice, because pages drop style sheets or styles."""
         sides = ["right" if numeric else "left" for numeric in self.numeric]
 
         def line(tag: str, texts: tuple[str, ...]) -> str:
             cells = zip(texts, sides, strict=True)
-            return "<tr>" + "".join(f'<{tag} align="{side}">{_escape(text)}</{tag}>' for text, side in cells) + "</tr>"
+            made = (f'<{tag} align="{side}" style="text-align:{side}">{_escape(text)}</{tag}>' for text, side in cells)
+            return f"<tr>{''.join(made)}</tr>"
 
         body = "".join(line("td", row) for row in self.rows)
         caption = f"<caption>{_escape(self.caption)}</caption>" if self.caption else ""
