@@ -98,17 +98,18 @@ def test_core_seconds_are_those_of_the_process():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process reset its peak")
-@pytest.mark.parametrize("pieces", [1, 64])
+@pytest.mark.parametrize("pieces", [1, 192])
 def test_the_peak_is_that_of_the_block_whatever_ran_before(pieces):
     def work(mib):
         held = [torch.ones(mib * 2**18 // pieces) for _ in range(pieces)]
         return sum(float(x[0]) for x in held)
 
-    work(96)  # a higher peak before, and freed memory that the allocator keeps
-    for mib in (64, 32, 64):
+    work(96)  # a higher peak before
+    torch.ones(30 * 2**18)  # once this is freed, the C library keeps up to twice as much for the next who asks
+    for mib in (48, 24, 48):
         with measure() as run:
             work(mib)
-        assert run.cost.peak_mib == pytest.approx(mib, abs=8)
+        assert run.cost.peak_mib == pytest.approx(mib, abs=6)
 
 
 def test_cpu_energy_is_an_estimate_from_core_seconds():
