@@ -57,8 +57,8 @@ class Recipe:
     average: float = 0.998
     clip: float = 1.0
     label_dropout: float = 0.0
-    log_sigma_mean: float = -1.0
-    log_sigma_std: float = 1.4
+    log_sigma_mean: float = -0.8
+    log_sigma_std: float = 1.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -256,11 +256,9 @@ def _examples(data: ImageSet | TensorDataset, classes: int | None) -> tuple[Tens
         return x0, None
     if not labels:
         raise ValueError("this network has classes, so it needs labels: TensorDataset(x0, labels)")
-    if not 0 <= int(labels[0].min()) <= int(labels[0].max()) < classes:
-        raise ValueError(
-            f"this network has {classes} classes, numbered from 0; the labels span "
-            f"{int(labels[0].min())} to {int(labels[0].max())}"
-        )
+    low, high = int(labels[0].min()), int(labels[0].max())
+    if not 0 <= low <= high < classes:
+        raise ValueError(f"this network has {classes} classes, numbered from 0; the labels span {low} to {high}")
     return x0, labels[0]
 
 
