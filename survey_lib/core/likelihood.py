@@ -86,7 +86,9 @@ def log_likelihood(
 
     The denoiser must be differentiable in ``x`` and treat the examples of a batch apart. See `bits_per_dim`.
     """
-    low, high = levels(schedule, check_times(torch.tensor([t_max, t_min])))
+    low, high = levels(schedule, check_times(torch.tensor([t_max, t_min], dtype=torch.float64)))
+    if high.sigma == 0:
+        raise ValueError(f"a density needs some noise: t_min lies above 0; got {t_min:g}")
     lams = torch.tensor([high.lam, max(low.lam, math.log(PURE_NOISE))], dtype=torch.float64)
     signs = None if probes is None else [protocols.normal(x0.shape, generator, x0.dtype).sign() for _ in range(probes)]
     dims = x0[0].numel()

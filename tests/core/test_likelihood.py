@@ -115,3 +115,5 @@ def test_what_cannot_be_differentiated_is_refused():
         log_likelihood(LAW.denoiser(edm()), edm(), x0)
     with pytest.raises(ValueError, match="falls strictly"):
         log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.5, t_max=0.2, probes=None)
+    with pytest.raises(ValueError, match="t_min lies above 0"):
+        log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.0, probes=None)

@@ -250,9 +250,9 @@ def test_unipc(solver):
 def test_unipc_replaces_its_lowest_weights_by_one_half(solver):
     """A known shortcut: where one weight is unknown it takes 1/2 instead of solving, as in the first corrected step.
 
-    The exact weight of the slope is ``h phi_2(-h) = h (1/2 - h/6 + ...)``; it has ``h phi_1(-h) / 2`` (bh2) or half of h
-    (bh1). The slope is of size h too, so the two differ by h^3 on that step: no order is lost, but a run of diffusers
-    starts on other numbers than ours.
+    The exact weight of the slope is ``h phi_2(-h) = h (1/2 - h/6 + ...)``; bh2 has ``h phi_1(-h) / 2`` in its place and
+    bh1 ``h / 2``. The slope is of size h too, so they differ by h^3 on that step: no order is lost, but a run of
+    diffusers starts on other numbers than ours.
     """
     gaps = []
     for h in (0.2, 0.1):
