@@ -60,9 +60,11 @@ def lesson_page(
     for table in body.select("table[border]"):
         del table["border"]
     entries = [(heading.get("id"), heading.get_text().rstrip("¶")) for heading in body.select("h2[id]")]
-    contents = "".join(f'<li><a href="#{escape(anchor)}">{escape(text)}</a></li>' for anchor, text in entries)
     if (first := body.find("h1")) is not None:
         first.insert_after(BeautifulSoup(_run_card(outcome), "html.parser"))
+    if body.find(id="failed") is not None:
+        entries.append(("failed", "Where it stopped"))
+    contents = "".join(f'<li><a href="#{escape(anchor)}">{escape(text)}</a></li>' for anchor, text in entries)
     return _page(
         outcome.title,
         f"{_bar(*neighbours)}<div class='layout with-toc'>"
@@ -127,6 +129,11 @@ class _Exporter(HTMLExporter):
 def _body(notebook: nbformat.NotebookNode) -> str:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
+    marks = [cell for cell in notebook.cells if "papermill-error-cell-tag" in cell.metadata.get("tags", ())]
+    for cell in marks[:-1]:  # papermill's large red banner: the card below the title tells more
+        notebook.cells.remove(cell)
+    for cell in marks[-1:]:
+        cell.source = '<p id="failed">The lesson stopped here.</p>'
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _still(output)]

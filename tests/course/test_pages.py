@@ -52,7 +52,7 @@ def test_pages_link_to_each_other_and_every_link_has_an_end(ran):
             target, _, anchor = link["href"].partition("#")
             if target:
                 assert (ran.build / target).exists(), f"{path.name} links to {target}"
-            elif not anchor.startswith("papermill-error"):
+            else:
                 assert anchor in anchors
     middle = BeautifulSoup((ran.build / "02_fails.html").read_text(), "html.parser")
     assert [link["href"] for link in middle.select(".steps a")] == ["01_passes.html", "03_dies.html"]
@@ -71,6 +71,7 @@ def test_a_failed_lesson_shows_its_traceback_and_says_so(ran):
     page = BeautifulSoup((ran.build / "02_fails.html").read_text(), "html.parser")
     assert "IndexError: list index out of range" in page.select_one(".output_error").text
     assert page.select_one(".run.failed").text.startswith("Failed")
+    assert page.select(".toc a")[-1]["href"] == "#failed" and page.find(id="failed") is not None
 
 
 def test_the_index_and_the_summary_tell_minutes_checks_and_verdicts(ran):
