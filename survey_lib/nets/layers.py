@@ -13,7 +13,7 @@ from torch.nn import functional as F
 class NoiseEmbedding(nn.Module):
     """Noise level to features: sines of fixed frequencies, then two layers. (B,) -> (B, width)."""
 
-    def __init__(self, width: int, frequencies: int = 16, highest: float = 16.0):
+    def __init__(self, width: int, frequencies: int = 16, highest: float = 4.0):
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(-1, math.log2(highest), frequencies, base=2), False)
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
