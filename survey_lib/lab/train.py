@@ -154,7 +154,7 @@ class Trainer:
                 yield self.history[-1]
 
     def _take_step(self) -> tuple[Tensor, Tensor]:
-        recipe = self.recipe
+        recipe, corruption = self.recipe, self.corruption
         x0, cond, t, generator = self._draw()
         lam = self.model.schedule.lam(t)
         for group in self.optimizer.param_groups:
@@ -162,9 +162,7 @@ class Trainer:
             group["lr"] = recipe.rate * warm * (1 - self.step / recipe.steps)
         with precision(self.device):
             weight = edm_weight(lam, self.model.sigma_data)
-            losses = denoising_loss(
-                self.parallel, self.corruption, x0, t, weight=weight, cond=cond, generator=generator
-            )
+            losses = denoising_loss(self.parallel, corruption, x0, t, weight=weight, cond=cond, generator=generator)
         self.optimizer.zero_grad()
         losses.mean().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
@@ -231,7 +229,7 @@ class Trainer:
         part: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "optimizer": {}}
         for key, value in tensors.items():
             owner, _, name = key.partition(".")
-            part[owner][name] = value
+            part.setdefault(owner, {})[name] = value
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part["optimizer"].items():
             index, _, name = key.partition(".")
