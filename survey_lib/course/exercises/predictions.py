@@ -59,7 +59,8 @@ class Score:
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><td style="text-align:left">{escape(one.question)}</td><td>{escape(_show(one.answer))}</td>'
-            f"<td><b>{escape(_show(found))}</b></td><td>{'✓ right' if one.right(found) else '✗ not so'}</td></tr>"
+            f'<td><b>{escape(_show(found))}</b></td><td style="white-space:nowrap">'
+            f"{'✓ right' if one.right(found) else '✗ not so'}</td></tr>"
             for one, found in self.rows
         )
         return (
