@@ -15,7 +15,8 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int, frequencies: int = 16, highest: float = 4.0):
         super().__init__()
-        self.register_buffer("frequencies", torch.logspace(-1, math.log2(highest), frequencies, base=2), False)
+        # Saved with the weights, which are useless under others; rounded to half precision, as checkpoints are.
+        self.register_buffer("frequencies", torch.logspace(-1, math.log2(highest), frequencies, base=2).half().float())
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, c_noise: Tensor) -> Tensor:
