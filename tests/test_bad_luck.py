@@ -125,7 +125,8 @@ def shrink_recipes(patch: pytest.MonkeyPatch, home) -> None:
     made = ImageSet("mnist", images, torch.arange(60) % 3, ("a", "b", "c"))
     patch.setattr(recipes, "load", lambda name, split="train": made)
     patch.setattr(recipes, "HOME", home)
-    patch.setattr(recipes, "CONDITIONAL", replace(recipes.CONDITIONAL, steps=250, batch=4))
+    patch.setattr(recipes, "BASE", replace(recipes.BASE, batch=4))
+    patch.setattr(recipes, "_STEPS", {"mnist": 250})
     patch.setattr(recipes, "UNet", lambda channels, widths, classes: UNet(channels, widths=(4,), classes=classes))
 
 
