@@ -114,7 +114,6 @@ def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
     def theirs() -> None:
         drawn["theirs"] = peers.sample(peer, noise, STEPS)
 
-    ours(), theirs()
     seconds = ratio(ours, theirs, repeats=1)
     fd = {name: metrics.frechet_distance(real, metrics.features(eye, x.clamp(-1, 1))) for name, x in drawn.items()}
     print(f"Fréchet distance: ours {fd['ours']:.2f}, the peer's {fd['theirs']:.2f}")

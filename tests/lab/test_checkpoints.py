@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -200,5 +201,7 @@ def test_shipped_checkpoints_load_and_say_where_they_come_from(name):
         assert key in about, f"{name} lacks {key}"
     assert about["scores"] and about["minutes"] > 0 and name.startswith(about["dataset"])
     assert about["parameters"] == sum(p.numel() for p in model.parameters())
-    assert isinstance(model, Classifier) or "recipe" in about
+    dataset, _, role = name.partition("_")
+    made_by = recipes._CLASSIFIER if role in recipes._FEATURES else asdict(recipes.denoiser_recipe(dataset, role))
+    assert about["recipe"] == made_by, f"`survey train {name}` would make another network: train it again"
     assert (checkpoints.folder() / f"{name}.safetensors").stat().st_size < 4e6
