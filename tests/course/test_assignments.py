@@ -10,7 +10,7 @@ from survey_lib.course import assignments
 from survey_lib.lab import runtime
 
 SOLUTION = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
-TEST = "assert double(2) == 4\n### BEGIN HIDDEN TESTS\nassert double(21) == 42\n### END HIDDEN TESTS"
+TEST = "assert double(2) == 4\n### BEGIN HIDDEN TESTS\nassert double(21) == 21 + 21\n### END HIDDEN TESTS"
 
 
 def _lesson(solution=SOLUTION):
@@ -34,7 +34,7 @@ def test_solutions_hidden_tests_and_outputs_are_gone(tmp_path):
     nbformat.write(_lesson(), source)
     made = assignments.make(source, tmp_path / "handout")
     text = made.read_text()
-    assert "2 * x" not in text and "SOLUTION" not in text and "42" not in text
+    assert "2 * x" not in text and "SOLUTION" not in text and "21 + 21" not in text
     student = nbformat.read(made, as_version=4)
     nbformat.validate(student)
     assert "raise NotImplementedError" in student.cells[1].source and student.cells[1].metadata.get("editable", True)
