@@ -19,7 +19,8 @@ from survey_lib.lab.runtime import write_atomically
 WORDS_A_MINUTE = 180
 SECONDS_A_CODE_CELL = 30
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+#: The type of a live widget, which a reader without a kernel cannot use.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _BEGIN, _END = "<!-- lessons: begin (written by `survey outputs`) -->", "<!-- lessons: end -->"
 
 
@@ -53,8 +54,8 @@ def still(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     for output in outputs:
         output = nbformat.from_dict(output)
         data, was_widget = output.get("data", {}), False
-        if _WIDGET in data and (pictured or _pictures(output)):
-            was_widget = data.pop(_WIDGET) is not None
+        if WIDGET in data and (pictured or _pictures(output)):
+            was_widget = data.pop(WIDGET) is not None
         if was_widget and not _pictures(output):
             continue  # only the widget's name is left
         if output.output_type == "stream":

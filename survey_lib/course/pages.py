@@ -20,10 +20,10 @@ from traitlets.config import Config
 
 from survey_lib.course.lessons import read
 from survey_lib.course.mathml import mathml
+from survey_lib.course.outputs import WIDGET
 from survey_lib.course.runner import Outcome, read_outcomes
 from survey_lib.lab.runtime import HOME, write_atomically
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 _SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain")
 
 
@@ -156,7 +156,7 @@ def _still(output: nbformat.NotebookNode) -> bool:
     data = output.get("data")
     if data is None:
         return True
-    was_widget = data.pop(_WIDGET, None) is not None
+    was_widget = data.pop(WIDGET, None) is not None
     data.pop("application/javascript", None)
     if "text/latex" in data and "text/html" not in data:
         tex = data.pop("text/latex").strip()

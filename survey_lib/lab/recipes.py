@@ -46,7 +46,7 @@ def names() -> list[str]:
 def train(name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest.
 
-    A denoiser takes an hour or so, and a stopped training of one resumes; a classifier takes minutes.
+    A denoiser takes up to half an hour on two cores, and a stopped training of one resumes; a classifier takes minutes.
     ``steps`` shortens the recipe (to try it out, best with a ``root`` of its own). Raises ValueError for an
     unknown name.
     """
@@ -113,7 +113,7 @@ def train_classifier(
     name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None
 ) -> Path:
     """A classifier of the labels (and, for glyphs, of the faces) with mild noise on its inputs."""
-    targets = [images.labels] + ([images.extra["face"]] if "face" in images.extra else [])
+    targets = list(_targets(images).values())
     heads = [int(target.max()) + 1 for target in targets]  # labels and faces are numbered from 0
     seed = list(_FEATURES).index(role)
     with torch.random.fork_rng():
@@ -124,15 +124,17 @@ def train_classifier(
     recipe = _CLASSIFIER if steps is None else _CLASSIFIER | {"steps": steps}
     _fit_classifier(net, images, torch.stack(targets, 1), seed, device, **recipe)
     test = load(images.name, split="test")
-    wanted = [test.labels] + ([test.extra["face"]] if "face" in test.extra else [])
-    with torch.no_grad():
-        got = [net.classify(test.float(slice(i, i + 1000)).to(device)) for i in range(0, len(test), 1000)]
     scores = {
-        f"accuracy_{what}": float((torch.cat([g[i].cpu() for g in got]) == target).double().mean())
-        for i, (what, target) in enumerate(zip(("label", "face"), wanted, strict=False))
+        f"accuracy_{what}": float((found == wanted).double().mean())
+        for (what, wanted), found in zip(_targets(test).items(), metrics.classify(net, test.images), strict=True)
     }
     about = _data(images) | {"recipe": recipe, "seed": seed, "scores": scores}
     return checkpoints.save(name, net.eval(), about | _circumstances(time.perf_counter() - began, device), root=root)
+
+
+def _targets(images: ImageSet) -> dict[str, Tensor]:
+    """What a classifier has to name: the label, and the face where images have one; a head each, in this order."""
+    return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
 
 
 def _fit_classifier(
