@@ -16,8 +16,8 @@ class UNet(nn.Module):
 
     The image is first folded into patches (space to depth, Luhman & Luhman 2022): with ``patch=2`` every
     convolution sees a quarter of the places. Then ``len(widths)`` levels, each half as large as the last,
-    with ``blocks`` residual blocks on the way down, one in the middle, and ``blocks`` on the way up, each
-    joined to its twin on the way down.
+    with ``blocks`` residual blocks on the way down, ``middle`` at the bottom, and ``blocks`` on the way up, each
+    joined to its twin on the way down. The bottom is where a picture is decided as a whole, and where a block is cheap.
 
     ``classes``: number of labels; ``cond`` is then (B,) of integers, and ``classes`` itself (or None)
     stands for "no label". ``attention``: the levels (0 the finest) that attend to the whole map.
@@ -31,6 +31,7 @@ class UNet(nn.Module):
         *,
         widths: Sequence[int] = (32, 64),
         blocks: int = 1,
+        middle: int = 1,
         patch: int = 2,
         classes: int | None = None,
         attention: Collection[int] = (),
@@ -38,7 +39,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.config = dict(
-            channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, classes=classes,
+            channels=channels, widths=tuple(widths), blocks=blocks, middle=middle, patch=patch, classes=classes,
             attention=tuple(attention), embedding=embedding,
         )  # fmt: skip
         if not set(attention) <= set(range(len(widths))):
@@ -56,7 +57,7 @@ class UNet(nn.Module):
         for index, width in enumerate(widths):
             self.shrink.append(nn.Conv2d(widths[index - 1], width, 3, stride=2, padding=1) if index else nn.Identity())
             self.down.append(nn.ModuleList(level(index, width) for _ in range(blocks)))
-        self.middle = level(len(widths) - 1, widths[-1])
+        self.middle = nn.ModuleList(level(len(widths) - 1, widths[-1]) for _ in range(middle))
         for index in reversed(range(len(widths))):
             coarsest = index == len(widths) - 1
             self.grow.append(nn.Identity() if coarsest else nn.Conv2d(widths[index + 1], widths[index], 1))
@@ -89,7 +90,8 @@ class UNet(nn.Module):
             for block in blocks:
                 h = _run(block, h, e)
                 skips.append(h)
-        h = _run(self.middle, h, e)
+        for block in self.middle:
+            h = _run(block, h, e)
         for index, (grow, blocks) in enumerate(zip(self.grow, self.up, strict=True)):
             if index:
                 h = F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
