@@ -208,8 +208,8 @@ def continuous_bound(
     return (high - low).to(error) * torch.exp(2 * lam).to(error) * error
 
 
-def bits_per_dim(nats: Tensor, x0: Tensor) -> Tensor:
-    """Nats an example in bits a dimension, for ``x0`` (B, ...)."""
+def nats_to_bits_per_dim(nats: Tensor, x0: Tensor) -> Tensor:
+    """Nats an example in bits a dimension, for ``x0`` (B, ...); of a density see `likelihood.bits_per_dim`."""
     return nats / (math.log(2) * x0[0].numel())
 
 

@@ -14,7 +14,7 @@ from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw
 from survey_lib.core.heads import skip_out
 from survey_lib.core.losses import (
     Bound,
-    bits_per_dim,
+    nats_to_bits_per_dim,
     continuous_bound,
     denoising_loss,
     edm_weight,
@@ -318,7 +318,7 @@ def test_the_estimate_for_categories_has_the_mean_of_its_terms() -> None:
     bound = variational_bound(denoise, corruption, x0, times(4), generator=generator(1))
     entropy = -(table.probabilities * table.probabilities.log()).sum()
     assert abs(bound.total.mean() - 2 * entropy) < 4.5 * bound.total.std() / count**0.5
-    assert bits_per_dim(bound.total, x0).mean().item() == pytest.approx(entropy.item() / math.log(2), rel=0.03)
+    assert nats_to_bits_per_dim(bound.total, x0).mean().item() == pytest.approx(entropy.item() / math.log(2), rel=0.03)
 
 
 def test_a_worse_denoiser_has_a_worse_bound() -> None:

@@ -35,7 +35,7 @@ GRID = [
     dict(channels=3, size=16, widths=(8, 16, 24), blocks=2, classes=4),
     dict(channels=1, size=28, widths=(8, 16), patch=2, classes=10, attention=(1,)),
     dict(channels=3, size=28, widths=(8, 12, 16), patch=1, attention=(2,)),
-    dict(channels=3, size=32, widths=(16, 8), blocks=2, patch=2),
+    dict(channels=3, size=32, widths=(16, 8), blocks=2, middle=3, patch=2),
     dict(channels=1, size=32, widths=(8, 8, 8, 8), patch=1, classes=2, attention=(2, 3)),
     dict(channels=3, size=64, widths=(8, 16), patch=2, classes=3, attention=(1,)),
     dict(channels=1, size=64, widths=(8, 16, 32), patch=2),
@@ -100,7 +100,7 @@ def test_overfits_one_batch():
     assert loss < 0.01
 
 
-def hand_count(channels, size, widths, blocks, patch, attention, embedding, labels) -> int:
+def hand_count(channels, size, widths, blocks, middle, patch, attention, embedding, labels) -> int:
     """Multiply-accumulates of one image, layer by layer, from the docstring's description of the network."""
 
     def conv(inputs, outputs, places, kernel=3):
@@ -123,15 +123,35 @@ def hand_count(channels, size, widths, blocks, patch, attention, embedding, labe
         if level:
             total += conv(widths[level - 1], width, places[level])  # on the way down
             total += conv(width, widths[level - 1], places[level], 1)  # on the way up, before the map grows
-    return total + block(widths[-1], widths[-1], places[-1], len(widths) - 1 in attention)
+    return total + middle * block(widths[-1], widths[-1], places[-1], len(widths) - 1 in attention)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        dict(channels=1, size=28, widths=(8, 16), blocks=1, patch=2, attention=(), embedding=32, labels=None),
-        dict(channels=3, size=32, widths=(8, 16, 32), blocks=2, patch=1, attention=(2,), embedding=64, labels=10),
-        dict(channels=3, size=16, widths=(32, 64), blocks=1, patch=2, attention=(0, 1), embedding=64, labels=None),
+        dict(channels=1, size=28, widths=(8, 16), blocks=1, middle=4, patch=2, attention=(), embedding=32, labels=None),
+        dict(
+            channels=3,
+            size=32,
+            widths=(8, 16, 32),
+            blocks=2,
+            middle=1,
+            patch=1,
+            attention=(2,),
+            embedding=64,
+            labels=10,
+        ),
+        dict(
+            channels=3,
+            size=16,
+            widths=(32, 64),
+            blocks=1,
+            middle=2,
+            patch=2,
+            attention=(0, 1),
+            embedding=64,
+            labels=None,
+        ),
     ],
 )
 def test_costs_what_a_hand_counts(config):
