@@ -14,12 +14,12 @@ from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw
 from survey_lib.core.heads import skip_out
 from survey_lib.core.losses import (
     Bound,
-    nats_to_bits_per_dim,
     continuous_bound,
     denoising_loss,
     edm_weight,
     eps_weight,
     lognormal_times,
+    nats_to_bits_per_dim,
     prior_kl,
     reconstruction,
     step_kl,
