@@ -171,3 +171,53 @@ def from_betas(betas: Tensor) -> Schedule:
         return torch.lerp(knots.to(t.device)[left], knots.to(t.device)[left + 1], position - left)
 
     return Schedule(lambda t: log_alpha(t).exp(), lambda t: (-torch.expm1(2 * log_alpha(t))).sqrt(), None, "from_betas")
+
+
+def zero_terminal(schedule: Schedule) -> Schedule:
+    """The same schedule with nothing of the data left at t = 1 (Lin et al. 2024, alg. 1).
+
+    ``alpha'(t) = (alpha(t) - alpha(1)) / (1 - alpha(1))``, ``sigma' = sqrt(1 - alpha'^2)``: shifted and stretched so
+    that ``alpha'(0) = 1`` and ``alpha'(1) = 0``. Raises ValueError unless the schedule preserves the variance.
+    """
+    alpha_1, sigma_1 = schedule.scales(1.0)
+    if not math.isclose(alpha_1**2 + sigma_1**2, 1, abs_tol=1e-9):
+        raise ValueError(f"zero terminal SNR is defined where alpha^2 + sigma^2 = 1; {schedule.name} is not so")
+
+    def lost(t: Tensor) -> Tensor:  # 1 - alpha' = (1 - alpha) / (1 - alpha(1)), with 1 - alpha = sigma^2 / (1 + alpha)
+        return schedule.sigma(t) ** 2 / ((1 + schedule.alpha(t)) * (1 - alpha_1))
+
+    return Schedule(
+        lambda t: (1 - lost(t)).clamp_min(0),
+        lambda t: (lost(t) * (2 - lost(t))).clamp(0, 1).sqrt(),
+        lambda lam: schedule.time(_lam_of_alpha(alpha_1 + (1 - alpha_1) * torch.sigmoid(2 * lam).sqrt())),
+        f"{schedule.name}, zero terminal SNR",
+    )
+
+
+def _lam_of_alpha(alpha: Tensor) -> Tensor:
+    return alpha.log() - 0.5 * torch.log1p(-(alpha.clamp(max=1) ** 2))
+
+
+def shifted(schedule: Schedule, ratio: float, power: int = 2) -> Schedule:
+    """A schedule for pictures ``ratio`` times as wide: ``lam'(t) = lam(t) - log(ratio)`` (Hoogeboom et al. 2023).
+
+    The mean of n x n pixels carries n times less noise than one of them, so a wider picture needs more noise to
+    hide as much. ``alpha, ratio sigma`` are scaled back to the length that ``alpha, sigma`` had: with ``power=2``
+    ``alpha^2 + sigma^2`` is kept, with ``power=1`` ``alpha + sigma``, which turns `rectified` into the shifted times
+    ``ratio t / (1 + (ratio - 1) t)`` of Esser et al. 2024, eq. 23.
+    """
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise ValueError(f"ratio is a positive number, the side of the pictures over the side at home; got {ratio}")
+    if power not in (1, 2):
+        raise ValueError(f"power is 1 (alpha + sigma is kept) or 2 (alpha^2 + sigma^2 is kept); got {power!r}")
+
+    def stretch(t: Tensor) -> Tensor:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return ((alpha**power + sigma**power) / (alpha**power + (ratio * sigma) ** power)) ** (1 / power)
+
+    return Schedule(
+        lambda t: stretch(t) * schedule.alpha(t),
+        lambda t: stretch(t) * ratio * schedule.sigma(t),
+        lambda lam: schedule.time(torch.as_tensor(lam) + math.log(ratio)),
+        f"{schedule.name}, shifted by {ratio:g}",
+    )

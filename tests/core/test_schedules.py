@@ -7,11 +7,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from survey_lib.core.schedules import Schedule, edm, from_betas, rectified, ve, vp_cosine, vp_linear, vp_sigmoid
+from survey_lib.core.schedules import (
+    Schedule,
+    edm,
+    from_betas,
+    rectified,
+    shifted,
+    ve,
+    vp_cosine,
+    vp_linear,
+    vp_sigmoid,
+    zero_terminal,
+)
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-PRESERVING = [vp_linear(), vp_cosine(), vp_cosine(0.008), vp_sigmoid(), from_betas(BETAS)]
-ALL = [*PRESERVING, ve(), edm(), rectified()]
+PRESERVING = [
+    *(vp_linear(), vp_cosine(), vp_cosine(0.008), vp_sigmoid(), from_betas(BETAS)),
+    *(zero_terminal(vp_linear()), zero_terminal(from_betas(BETAS)), shifted(vp_cosine(), 4.0)),
+]
+ALL = [*PRESERVING, ve(), edm(), rectified(), shifted(rectified(), 3.0, power=1)]
 INNER = (torch.arange(3, 997, 4, dtype=torch.float64) + 0.5) / 1000  # never on a knot of BETAS, where f jumps
 NAMES = [f"{i}-{schedule.name}" for i, schedule in enumerate(ALL)]
 quick = settings(deadline=None, derandomize=True, max_examples=30)
@@ -113,3 +127,39 @@ def test_a_time_outside_the_unit_interval_is_refused(t: float) -> None:
 def test_betas_that_are_none_are_refused(betas: list) -> None:
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         from_betas(torch.tensor(betas))
+
+
+def test_zero_terminal_keeps_the_ends_of_the_chain_it_was_made_from() -> None:
+    """Lin et al.'s algorithm 1 on their own numbers: sqrt(alpha_bar) of the chain, shifted and stretched."""
+    root = torch.cumprod(1 - BETAS, 0).sqrt()
+    theirs = (root - root[-1]) * root[0] / (root[0] - root[-1])  # their first step keeps its value, t = 0 is no step
+    ours = zero_terminal(from_betas(BETAS)).scales(torch.arange(1, 1001) / 1000)[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert ours[-1] == 0 and zero_terminal(from_betas(BETAS)).scales(1.0)[1] == 1
+
+
+def test_zero_terminal_asks_for_preserved_variance() -> None:
+    with pytest.raises(ValueError, match=r"alpha\^2 \+ sigma\^2 = 1; edm is not so"):
+        zero_terminal(edm())
+
+
+@quick
+@given(ratio=st.floats(0.1, 16), t=st.floats(0.01, 0.99))
+def test_a_shift_shows_the_mean_of_n_by_n_pixels_the_noise_of_one(ratio: float, t: float) -> None:
+    for schedule in (vp_cosine(), rectified(), edm()):
+        alpha, sigma = shifted(schedule, ratio).scales(t)
+        assert (sigma / ratio / alpha).item() == pytest.approx(math.exp(-schedule.lam(t)), rel=1e-9)
+
+
+def test_a_shift_of_the_straight_path_is_a_change_of_time() -> None:
+    t, ratio = torch.linspace(0, 1, 101, dtype=torch.float64), 3.0
+    straight, moved = rectified(), shifted(rectified(), ratio, power=1)
+    torch.testing.assert_close(moved.scales(t), straight.scales(ratio * t / (1 + (ratio - 1) * t)))
+
+
+@pytest.mark.parametrize(
+    "ratio, power, words", [(0.0, 2, "positive"), (math.nan, 2, "positive"), (2.0, 3, "1 .* or 2")]
+)
+def test_a_shift_that_makes_no_sense_is_refused(ratio: float, power: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        shifted(rectified(), ratio, power)
