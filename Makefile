@@ -7,12 +7,13 @@ JOBS    ?= 2
 LESSON  ?=
 DATASET ?=
 SEED    ?=
+FILE    ?= data/sweeps/02_seeds.yml
 
 BIN   := .venv/bin
 SMOKE := --nbval-lax --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 --nbval-current-env
 
 .DEFAULT_GOAL := help
-.PHONY: help course test lint unit smoke lab bench outputs train results clean
+.PHONY: help course test lint unit smoke sweep lab bench outputs train results clean
 
 help:  ## show this list
 	@echo "make course    the whole course, a few minutes; then open build/index.html"
@@ -36,6 +37,9 @@ unit: .venv/.installed-test  ## the unit tests
 
 smoke: .venv/.installed-test  ## every lesson, small, its assertions checked
 	OMP_NUM_THREADS=1 SURVEY_PROFILE=smoke $(BIN)/pytest -q $(SMOKE) -n $(JOBS) --dist loadfile notebooks/
+
+sweep: .venv/.installed  ## a lesson over a grid of parameters: make sweep FILE=data/sweeps/02_seeds.yml
+	$(BIN)/survey sweep $(FILE)
 
 lab: .venv/.installed  ## JupyterLab on the first lesson, or on LESSON
 	$(BIN)/survey lab $(LESSON)

@@ -19,6 +19,7 @@ The effect is the ratio of the means of a and b, its interval a bootstrap over s
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,19 +29,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from survey_lib.course import records
+from survey_lib.course.lessons import CLAIMS
 from survey_lib.lab import runtime
 from survey_lib.lab.plots.tables import Table, table
 
 if TYPE_CHECKING:
     import pandas
 
-#: The type under which a notebook hands its verdicts to the runner's summary.
-MIME = "application/vnd.survey.claims+json"
 REPRODUCED, DIRECTION, NOT_HERE, INCONCLUSIVE = "reproduced", "direction only", "not at this scale", "inconclusive"
+VERDICTS = (REPRODUCED, DIRECTION, NOT_HERE, INCONCLUSIVE)
 COMPARISONS = ("less", "greater", "ratio below")
 KINDS = ("trained", "sampled", "exact")
 SEEDS = 3
 RESAMPLES = 4000
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Verdicts as a table; in a notebook they also reach the runner's summary."""
+    """Verdicts as a table and as text; in a notebook they also reach the runner's summary."""
 
     verdicts: tuple[Verdict, ...]
 
     @property
     def table(self) -> Table:
+        """A row for each verdict."""
         return table(
             [
                 {
@@ -104,13 +107,44 @@ class Ledger:
             ]
         )
 
+    @property
+    def counts(self) -> Table:
+        """A row for each lesson: how many claims, and how often each verdict was reached."""
+        lessons = dict.fromkeys(one.claim.lesson for one in self.verdicts)
+        own = {lesson: [one for one in self.verdicts if one.claim.lesson == lesson] for lesson in lessons}
+        return table(
+            {"lesson": lesson, "claims": len({one.claim.id for one in found})}
+            | {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
+            for lesson, found in own.items()
+        )
+
+    def by_claim(self) -> list[tuple[Claim, list[Verdict]]]:
+        """Each claim with its verdicts, one a data set."""
+        found: dict[str, list[Verdict]] = {}
+        for one in self.verdicts:
+            found.setdefault(one.claim.id, []).append(one)
+        return [(of_one[0].claim, of_one) for of_one in found.values()]
+
     def __str__(self) -> str:
-        return str(self.table) if self.verdicts else "No claim is made here."
+        if not self.verdicts:
+            return "No claim is made here."
+        data, words = (max(len(getattr(one, name)) for one in self.verdicts) for name in ("dataset", "verdict"))
+        lines = []
+        for claim, found in self.by_claim():
+            lines += [f"{claim.id}: {claim.says}"]
+            lines += textwrap.wrap(claim.sentence, WIDTH - 4, initial_indent="    ", subsequent_indent="    ")
+            lines += [f"      {one.dataset:{data}}  {one.verdict:{words}}  {one.reason}" for one in found] + [""]
+        counted = ((verdict, sum(one.verdict == verdict for one in self.verdicts)) for verdict in VERDICTS)
+        lines += [
+            f"Verdicts on {len(self.by_claim())} claims, by data set: "
+            + ", ".join(f"{count} {verdict}" for verdict, count in counted if count)
+        ]
+        return "\n".join(lines)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         handed = [{"claim": f"{one.claim.id} ({one.dataset})", "verdict": one.verdict} for one in self.verdicts]
         page = self.table.html if self.verdicts else f"<p>{self}</p>"
-        return {"text/html": page, "text/plain": str(self), MIME: handed}
+        return {"text/html": page, "text/plain": str(self), CLAIMS: handed}
 
 
 def load(path: Path | None = None) -> tuple[Claim, ...]:
@@ -156,9 +190,9 @@ def verdicts(
     return tuple(found)
 
 
-def ledger(lesson: str | None = None, *, dataset: str | None = None) -> Ledger:
-    """The table of claims and verdicts, of one lesson or of the whole course."""
-    return Ledger(verdicts(lesson, dataset=dataset))
+def ledger(lesson: str | None = None, *, dataset: str | None = None, table: pandas.DataFrame | None = None) -> Ledger:
+    """Claims and their verdicts, of one lesson or of the whole course, from all records or from those of ``table``."""
+    return Ledger(verdicts(lesson, dataset=dataset, table=table))
 
 
 def judge(claim: Claim, rows: pandas.DataFrame, dataset: str) -> Verdict:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from survey_lib import __version__
-from survey_lib.lab.runtime import HOME, PROFILES
+from survey_lib.lab.runtime import HOME, PROFILES, write_atomically
+
+SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {remaining} left"
 
 
 class _OneSentence(click.Group):
@@ -38,6 +42,7 @@ def main() -> None:
     survey run 01 --profile smoke               run it here, without a browser
     survey run 01 -p dataset mnist -p seed 3    with other parameters
     survey run                                  run them all; pages and summary in build/index.html
+    survey sweep data/sweeps/02_seeds.yml       run one over a grid of parameters
     """
 
 
@@ -64,6 +69,36 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
     given = _given(chosen, pairs, profile=profile, dataset=dataset)
     outcomes = _run(chosen, given, out, timeout)
     sys.exit(any(not outcome.passed for outcome in outcomes))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at a time. Default: one for each core.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on this dask cluster, on the same file system.")
+@click.option("--again", is_flag=True, help="Do finished runs again.")
+@click.option("--shipped", is_flag=True, help="For authors: write the records that come with the course.")
+@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="The longest a single cell may take.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=HOME / "build", help="Default: build/."
+)
+def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
+    """Run a lesson over a grid of parameters.
+
+    FILE is YAML: the lesson, parameters for all runs, and a grid of which every combination is a run (see
+    data/sweeps). What is finished is not done again, so a sweep that was stopped goes on where it was. A run that
+    fails stops no other; it is listed with its notebook, and the exit code is 1."""
+    from survey_lib.course import records, sweeps
+
+    planned = sweeps.read(file)
+    where = records.shipped() if shipped else records.destination()
+    options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where, "cell_seconds": timeout}
+    found = _sweep(planned, out, options)
+    failed = [one for one in found if one.error]
+    click.echo(f"\n{len(found) - len(failed)} of {len(found)} runs passed; their records are in {_near(where)}")
+    for one in failed:
+        kept = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
+        click.echo(f"failed: {one.label}: {one.error}{kept}")
+    sys.exit(bool(failed))
 
 
 @main.command("lessons")
@@ -104,30 +139,34 @@ def train(name, device, steps) -> None:
 
 @main.command()
 @click.argument("experiment", required=False)
-def results(experiment) -> None:
-    """Show what was measured, all or one experiment."""
-    from survey_lib.course import records
+@click.option("--lesson", metavar="LESSON", help="Of this lesson alone: its number or its name.")
+@click.option("--dataset", metavar="NAME", help="On this data set alone.")
+@click.option("--profile", metavar="PROFILE", help="With this profile alone.")
+@click.option("--each", is_flag=True, help="A row for every record; without it seeds share one.")
+def results(experiment, lesson, dataset, profile, each) -> None:
+    """Show what was measured, and what is older than its code.
 
-    table = records.load(experiment)
+    All, or one EXPERIMENT as in 01.steps."""
+    from survey_lib.course import records
+    from survey_lib.course import results as shown
+
+    table = shown.select(records.load(experiment), lesson=lesson, dataset=dataset, profile=profile)
     if table.empty:
         click.echo(
             f"There are no records{f' of {experiment}' if experiment else ''} yet: lessons write them as they run."
         )
         return
-    hidden = {"path", "code", "python", "torch", "survey_lib", "when", "device"}
-    shown = [name for name in table if name not in hidden and not name.startswith("samples_")]
-    for _, rows in table[shown].groupby("experiment"):
-        click.echo(rows.dropna(axis=1, how="all").to_string(index=False, na_rep=""))
-        click.echo()
+    click.echo(shown.show(table, each=each))
 
 
 @main.command()
 @click.argument("lesson", required=False)
-def claims(lesson) -> None:
+@click.option("--dataset", metavar="NAME", help="On this data set alone.")
+def claims(lesson, dataset) -> None:
     """Show each claim with its computed verdict."""
     from survey_lib.course import claims
 
-    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None)))
+    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None, dataset=dataset)))
 
 
 @main.command()
@@ -144,21 +183,37 @@ def assignment(lesson, out) -> None:
 
 @main.command()
 @click.argument("lesson", nargs=-1)
-@click.option("--only-map", is_flag=True, help="Only write the README's map of lessons anew.")
-def outputs(lesson, only_map) -> None:
+@click.option("--only-readme", is_flag=True, help="Only write the README's map of lessons and table of claims anew.")
+def outputs(lesson, only_readme) -> None:
     """For authors: renew the outputs that lessons carry.
 
-    Runs them with the profile cpu, puts clean outputs into notebooks/ and the map of lessons into the README."""
-    from survey_lib.course import lessons
+    Runs them with the profile cpu, puts clean outputs into notebooks/, their records into data/results/, and the map
+    of lessons and the table of claims into the README."""
+    from survey_lib.course import claims, lessons, records
     from survey_lib.course import outputs as committed
 
-    out = HOME / "build"
-    if not only_map:
+    out, readme = HOME / "build", HOME / "README.md"
+    if not only_readme:
         chosen = lessons.select(lesson)
-        outcomes = _run(chosen, {"profile": "cpu"}, out, None)
+        with _records_to(records.shipped()):
+            outcomes = _run(chosen, {"profile": "cpu"}, out, None)
         for one, outcome in zip(chosen, outcomes, strict=True):
             committed.adopt(one, lessons.read(out / "notebooks" / one.path.name), outcome)
-    committed.write_lesson_map(HOME / "README.md", lessons.all_lessons())
+    ledger = claims.ledger(table=records.load(folder=records.shipped()))
+    write_atomically(readme, committed.readme(readme.read_text(), lessons.all_lessons(), ledger).encode())
+
+
+@contextmanager
+def _records_to(folder: Path) -> Iterator[None]:
+    """Kernels that start meanwhile write their records to ``folder``."""
+    before = os.environ.get("SURVEY_RESULTS")
+    os.environ["SURVEY_RESULTS"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("SURVEY_RESULTS")
+        if before is not None:
+            os.environ["SURVEY_RESULTS"] = before
 
 
 def _sentence(error: Exception) -> str:
@@ -178,6 +233,34 @@ def _given(chosen, pairs, **named) -> dict:
     for lesson in chosen:
         parsed = lesson.parse(texts) | {name: value for name, value in parsed.items() if name not in lesson.parameters}
     return parsed
+
+
+def _near(path: Path) -> Path:
+    """A path as it is read from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _sweep(planned, out: Path, options: dict) -> list:
+    """Do what is left of a sweep under a progress bar with the time that remains."""
+    from tqdm import tqdm
+
+    from survey_lib.course import sweeps
+
+    total = len(planned.runs)
+    with tqdm(total=total, unit="run", disable=None, leave=False, smoothing=0, bar_format=SWEEP_BAR) as bar:
+
+        def on_start(before, left) -> None:
+            bar.initial = bar.n = len(before)
+            bar.clear()
+            click.echo(f"{planned.lesson.name}: {total} runs, {len(before)} finished before, {left} left")
+            bar.refresh()
+
+        def on_done(result) -> None:
+            bar.clear()
+            click.echo(f"{result.label}: {'failed' if result.error else 'passed'} after {result.minutes:.1f} min")
+            bar.update()
+
+        return sweeps.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=bar.refresh)
 
 
 def _run(chosen, given, out: Path, timeout):

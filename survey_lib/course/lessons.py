@@ -16,6 +16,9 @@ import nbformat
 
 from survey_lib.lab import runtime
 
+#: A lesson says which claims it settled in an output of this type: ``[{"claim": …, "verdict": …}, …]``.
+CLAIMS = "application/vnd.survey.claims+json"
+
 
 @dataclass(frozen=True)
 class Lesson:

@@ -1,4 +1,4 @@
-"""The outputs that are committed with a lesson, and the map of lessons in the README that comes from them.
+"""The outputs that are committed with a lesson, and the README's tables: the map of lessons, and the claims.
 
 A lesson is executed with the profile ``cpu`` and its defaults; what changes from run to run without meaning
 (times, widget state, papermill's notes) is taken out, and the hash of the sources is put in: a test then
@@ -8,7 +8,7 @@ knows outputs that no longer belong to their cells.
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 
@@ -16,12 +16,14 @@ from survey_lib.course.lessons import Lesson, source_hash
 from survey_lib.course.runner import Outcome
 from survey_lib.lab.runtime import write_atomically
 
+if TYPE_CHECKING:
+    from survey_lib.course.claims import Ledger
+
 WORDS_A_MINUTE = 180
 SECONDS_A_CODE_CELL = 30
 
 #: The type of a live widget, which a reader without a kernel cannot use.
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_BEGIN, _END = "<!-- lessons: begin (written by `survey outputs`) -->", "<!-- lessons: end -->"
 
 
 def adopt(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> None:
@@ -86,14 +88,26 @@ def lesson_map(lessons: list[Lesson]) -> str:
     return "\n".join(lines)
 
 
-def write_lesson_map(readme: Path, lessons: list[Lesson]) -> None:
-    """Put `lesson_map` between its two marks in the README. Raises ValueError where the marks are missing."""
-    text = readme.read_text()
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
-        raise ValueError(f"{readme.name} needs the two marks {_BEGIN} and {_END}, once each")
-    before, rest = text.split(_BEGIN)
-    after = rest.split(_END)[1]
-    write_atomically(readme, f"{before}{_BEGIN}\n{lesson_map(lessons)}\n{_END}{after}".encode())
+def claims_table(ledger: Ledger) -> str:
+    """The claims as a Markdown table: lesson, sentence, and the verdict with what was measured, a line a data set."""
+    lines = ["| | what is claimed | verdict | measured |", "|---|---|---|---|"]
+    for claim, found in ledger.by_claim():
+        verdicts = "<br>".join(f"{one.dataset}: {one.verdict}" for one in found)
+        measured = "<br>".join(one.reason for one in found)
+        cells = (claim.lesson, f"{claim.sentence} ({claim.says})", verdicts, measured)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def readme(text: str, lessons: list[Lesson], ledger: Ledger) -> str:
+    """The README's text with its generated tables anew. Raises ValueError where their marks are missing."""
+    for what, table in (("lessons", lesson_map(lessons)), ("claims", claims_table(ledger))):
+        begin, end = f"<!-- {what}: begin (written by `survey outputs`) -->", f"<!-- {what}: end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"the README needs the two marks {begin} and {end}, once each")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def _pictures(output: nbformat.NotebookNode) -> bool:

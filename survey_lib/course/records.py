@@ -8,11 +8,15 @@
 The file's name says what was measured (experiment, data set, profile, seed, settings), so measuring again
 replaces the file. What this machine measures goes to ``data/results/local/``, which git ignores, and stands
 for the shipped record of the same name; the environment's ``SURVEY_RESULTS`` names another folder to write to.
+Where that is the folder of the shipped ones, these stand alone: an author sees what everybody will see.
+
+A record's ``code`` is the fingerprint of the sources that its numbers came from (`course.sources` says which count),
+and `older` compares it with the sources as they are. Records from before fingerprints stay readable; what has changed
+since they were made is "unknown".
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -24,9 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import survey_lib
+from survey_lib.course import sources
 from survey_lib.lab import runtime
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ FIELDS = (
     "experiment", "lesson", "dataset", "profile", "seed", "device", "evaluations", "macs", "core_seconds", "when",
     "versions", "settings", "quality", "samples",
 )  # fmt: skip
+VERSIONS = ("python", "torch", "survey_lib", "code")
 
 
 def shipped() -> Path:
@@ -45,9 +49,12 @@ def shipped() -> Path:
 
 
 def destination() -> Path:
-    """Where new records go: the environment's ``SURVEY_RESULTS``, else ``data/results/local``."""
+    """Where new records go: the environment's ``SURVEY_RESULTS``, else ``data/results/local``.
+
+    A relative path counts from the course's folder, wherever a kernel runs.
+    """
     named = os.environ.get("SURVEY_RESULTS")
-    return Path(named).expanduser() if named else shipped() / "local"
+    return runtime.HOME / Path(named).expanduser() if named else shipped() / "local"
 
 
 def save(
@@ -73,7 +80,7 @@ def save(
     if not re.fullmatch(r"[\w.-]+", experiment):
         raise ValueError(f"an experiment's id is made of letters, digits, dots and dashes; got {experiment!r}")
     settings, quality, samples = dict(settings or {}), dict(quality), dict(samples or {})
-    if clash := (set(settings) & set(quality)) | (set(FIELDS) & (set(settings) | set(quality))):
+    if clash := (set(settings) & set(quality)) | ({*FIELDS, *VERSIONS, "path"} & (set(settings) | set(quality))):
         raise ValueError(f"these names stand for two things in one record: {', '.join(sorted(clash))}")
     if unknown := set(samples) - set(quality):
         raise ValueError(f"sample counts for what was not measured: {', '.join(sorted(unknown))}")
@@ -88,7 +95,7 @@ def save(
         "macs": macs,
         "core_seconds": core_seconds,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+        "versions": versions(run.lesson, run.dataset),
         "settings": settings,
         "quality": {name: _number(name, value) for name, value in quality.items()},
         "samples": samples,
@@ -101,9 +108,9 @@ def save(
 def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas.DataFrame:
     """All records, or those of one experiment, a row each; local ones in place of shipped ones of the same name.
 
-    Columns: `FIELDS` but the last four, the versions (``python``, ``torch``, ``survey_lib``, ``code``), every setting
-    and every quality number under its name, ``samples_<name>``, and ``path``. A file that is no record is named in a
-    warning and skipped. An empty table has the columns of every record.
+    Columns: `FIELDS` but the last four, `VERSIONS` (``code`` is compared by `older`), every setting and every quality
+    number under its name, ``samples_<name>``, and ``path``. A file that is no record is named in a warning and
+    skipped. An empty table has the columns of every record.
     """
     import pandas
 
@@ -113,28 +120,23 @@ def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas
         if row is not None and experiment in (None, row["experiment"]):
             rows[row["experiment"], path.name] = row
     if not rows:
-        return pandas.DataFrame(columns=[*FIELDS[:-4], "python", "torch", "survey_lib", "code", "path"])
+        return pandas.DataFrame(columns=[*FIELDS[:-4], *VERSIONS, "path"])
     return pandas.DataFrame(list(rows.values()))
 
 
-def versions() -> dict[str, str]:
-    """Of Python, torch and the course, with the hash of the package's sources."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "survey_lib": survey_lib.__version__,
-        "code": code_hash(),
-    }
+def older(table: pandas.DataFrame) -> list[str]:
+    """For each row of `load` what has changed since: "library", "cells", "checkpoints", joined; empty for nothing."""
+    about = zip(table["code"], table["lesson"], table["dataset"], strict=True)
+    return [", ".join(sources.changed(code, sources.fingerprint(lesson, dataset))) for code, lesson, dataset in about]
 
 
-@functools.cache
-def code_hash() -> str:
-    """The first twelve digits of SHA-256 over the paths and contents of all sources of the package."""
-    root = Path(survey_lib.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+def versions(lesson: str, dataset: str) -> dict[str, str]:
+    """Of Python, torch and the course, with the fingerprint of the code behind a lesson's numbers on a data set."""
+    import torch
+
+    code = str(sources.fingerprint(lesson, dataset))
+    found = (platform.python_version(), torch.__version__, survey_lib.__version__, code)
+    return dict(zip(VERSIONS, found, strict=True))
 
 
 def _file_name(record: Mapping[str, Any]) -> str:
@@ -146,14 +148,14 @@ def _file_name(record: Mapping[str, Any]) -> str:
 
 def _files(folder: Path | None) -> Iterator[Path]:
     """Shipped records first, so that those written here replace them."""
-    if folder is not None:
-        yield from sorted(folder.rglob("*.json"))
-        return
     local = shipped() / "local"
-    yield from (path for path in sorted(shipped().rglob("*.json")) if local not in path.parents)
-    yield from sorted(local.rglob("*.json"))
-    if destination() not in (local, shipped()):
-        yield from sorted(destination().rglob("*.json"))
+    if folder is None and destination().resolve() != shipped().resolve():
+        folders = dict.fromkeys((shipped(), local, destination()))
+    else:
+        folders = (folder or shipped(),)
+    for one in folders:
+        apart = one != local and local.is_relative_to(one)
+        yield from (path for path in sorted(one.rglob("*.json")) if not (apart and path.is_relative_to(local)))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -174,6 +176,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def _device(device: str) -> str:
+    import torch
+
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device}, {torch.get_num_threads()} threads"

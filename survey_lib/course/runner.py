@@ -24,14 +24,11 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
 
-from survey_lib.course.lessons import Lesson, plain, read, source_hash
+from survey_lib.course.lessons import CLAIMS, Lesson, plain, read, source_hash
 from survey_lib.lab import runtime
 
 #: Called before each cell with the lesson, the cell's index, the number of cells, and the heading it stands under.
 OnCell = Callable[[Lesson, int, int, str], None]
-
-#: A lesson says which claims it settled in an output of this type: ``[{"claim": …, "verdict": …}, …]``.
-CLAIMS = "application/vnd.survey.claims+json"
 
 CELL_SECONDS = 900
 TRAINING_CELL_SECONDS = 12 * 3600
@@ -90,7 +87,7 @@ def run(
     """
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
-    _refuse_missing_gpu(given)
+    refuse_missing_gpu(given)
     outcomes = []
     for lesson, parameters in plan:
         outcome = run_one(lesson, parameters, destination, on_cell=on_cell, cell_seconds=cell_seconds)
@@ -156,7 +153,7 @@ def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
 
 
 def claims(notebook: nbformat.NotebookNode) -> tuple[tuple[str, str], ...]:
-    """Claim and verdict pairs that the notebook's outputs hand over under the type `CLAIMS`."""
+    """Claim and verdict pairs that the notebook's outputs hand over under the type `lessons.CLAIMS`."""
     data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
     return tuple((one["claim"], one["verdict"]) for bundle in data for one in bundle.get(CLAIMS, ()))
 
@@ -248,7 +245,8 @@ def _share(lesson: Lesson, given: Mapping[str, Any], lessons: list[Lesson]) -> d
     )
 
 
-def _refuse_missing_gpu(given: Mapping[str, Any]) -> None:
+def refuse_missing_gpu(given: Mapping[str, Any]) -> None:
+    """Raise RuntimeError before any kernel starts, where the profile in force asks for a GPU that is not there."""
     profile = given.get("profile", "auto")
     if profile == "gpu" or os.environ.get("SURVEY_PROFILE"):
         runtime.start("any lesson", profile=profile)

@@ -3,7 +3,7 @@
 import pandas
 import pytest
 
-from survey_lib.course import claims, runner
+from survey_lib.course import claims, lessons
 from survey_lib.course.claims import Claim, judge, ledger, load, verdicts
 
 LINE = dict(id="x", lesson="01", says="a study", sentence="a is better.", experiment="e", quantity="fd")
@@ -98,5 +98,15 @@ def test_the_claims_of_the_course_are_well_formed():
 
 def test_the_ledger_hands_its_verdicts_to_the_runner():
     bundle = ledger()._repr_mimebundle_()
-    assert {"text/html", "text/plain", runner.CLAIMS} == set(bundle)
-    assert all(set(one) == {"claim", "verdict"} for one in bundle[runner.CLAIMS])
+    assert {"text/html", "text/plain", lessons.CLAIMS} == set(bundle)
+    assert all(set(one) == {"claim", "verdict"} for one in bundle[lessons.CLAIMS])
+
+
+def test_the_ledger_reads_well_for_many_claims():
+    rows = pandas.concat([_rows([(1, 2)] * 3), _rows([(2, 1)] * 3, dataset="mnist")])
+    many = tuple(_claim(id=f"01.{n}", sentence="a is better than b " * 9 + ".") for n in range(30))
+    made = claims.Ledger(verdicts(claims=many, table=rows))
+    lines = str(made).splitlines()
+    assert max(map(len, lines)) <= 100 and len(made.by_claim()) == 30
+    assert lines[-1] == "Verdicts on 30 claims, by data set: 30 reproduced, 30 not at this scale"
+    assert made.counts.rows == (("01", "30", "30", "0", "30", "0"),)

@@ -4,7 +4,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from survey_lib.course import lessons, outputs
+from survey_lib.course import claims, lessons, outputs, records
+from survey_lib.lab import runtime
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
 
@@ -56,14 +57,35 @@ def test_progress_bars_are_not_committed():
     assert [one.text for one in kept] == ["whole\n"]
 
 
-def test_the_map_of_lessons_stands_between_its_marks(adopted, ran):
-    readme = ran.home / "README.md"
-    readme.write_text(f"before\n{outputs._BEGIN}\nold\n{outputs._END}\nafter\n")
-    outputs.write_lesson_map(readme, lessons.all_lessons(ran.home))
-    text = readme.read_text()
-    assert "old" not in text and text.startswith("before\n") and text.endswith("\nafter\n")
+MARKS = "<!-- {0}: begin (written by `survey outputs`) -->\nold\n<!-- {0}: end -->\n"
+
+
+def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran):
+    claim = claims.Claim("01.x", "01", "a study", "a | b.", "01.steps", "fd", {"eta": 0}, {"eta": 1}, "less")
+    ledger = claims.Ledger(
+        tuple(claims.Verdict(claim, name, "reproduced", "0.5 times") for name in ("glyphs", "mnist"))
+    )
+    before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}after\n"
+    text = outputs.readme(before, lessons.all_lessons(ran.home), ledger)
+    assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
-    readme.write_text("no marks")
+    assert "| 01 | a \\| b. (a study) | glyphs: reproduced<br>mnist: reproduced | 0.5 times<br>0.5 times |" in text
+    assert outputs.readme(text, lessons.all_lessons(ran.home), ledger) == text
     with pytest.raises(ValueError, match="needs the two marks"):
-        outputs.write_lesson_map(readme, [])
+        outputs.readme("no marks", [], ledger)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_lessons_and_records():
+    readme = (runtime.HOME / "README.md").read_text()
+    ledger = claims.ledger(table=records.load(folder=records.shipped()))
+    assert outputs.readme(readme, lessons.all_lessons(), ledger) == readme, "run: survey outputs --only-readme"
+
+
+def test_lesson_00_shows_the_verdicts_that_the_records_give():
+    notebook = lessons.select(["00"])[0].notebook
+    shown = [cell.outputs for cell in notebook.cells if "claims.ledger().table" in cell.get("source", "")]
+    if not shown:
+        pytest.skip("lesson 00 shows its own claims alone")
+    fresh = claims.ledger(table=records.load(folder=records.shipped())).table.html
+    assert fresh in [output.get("data", {}).get("text/html") for output in shown[0]], "run: survey outputs 00"
