@@ -53,6 +53,7 @@ def drawn() -> dict[str, plots.Figure]:
         "loss": plots.loss_by_lam(lam, lam.exp(), theory=torch.exp, label="squared error"),
         "learning": plots.curves({"loss": (COUNTS, 1 / COUNTS)}, y="loss a pixel"),
         "bars": plots.bars_with_interval({"a": (3.25, 3.0, 3.5), "b": 2.0}, quantity="distance"),
+        "rows": plots.rows_of_points({"even": [0, 1, 2, 3], "late": [0, 2.4, 2.8, 3]}, x="lam", band=(2, 3, "detail")),
         "histogram": plots.histogram(noise(500), theory=lambda x: (-x * x / 2).exp() / 2.5, quantity="$x_0$"),
         "scatter": plots.scatter2d({"exact": noise(50, 2)}, density=eight_modes().log_prob, limits=2),
         "density": plots.density2d(eight_modes().log_prob),

@@ -1,6 +1,6 @@
 """Figures in one style, each with alt text from its data: contact sheets, planes, charts and tables."""
 
-from survey_lib.lab.plots.bars import bars_with_interval, histogram
+from survey_lib.lab.plots.bars import bars_with_interval, histogram, rows_of_points
 from survey_lib.lab.plots.charts import curves, error_against_evaluations, loss_by_lam, pareto
 from survey_lib.lab.plots.images import Recorder, forward_strip, sheet, steps_sheet
 from survey_lib.lab.plots.labels import end_labels, number, place_labels
@@ -29,6 +29,7 @@ __all__ = [
     "panels",
     "pareto",
     "place_labels",
+    "rows_of_points",
     "scatter2d",
     "sheet",
     "steps_sheet",

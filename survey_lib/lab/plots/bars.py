@@ -1,4 +1,4 @@
-"""Bars with their intervals, and histograms under the exact density."""
+"""Bars with their intervals, rows of points on one axis, and histograms under the exact density."""
 
 from __future__ import annotations
 
@@ -61,6 +61,36 @@ def bars_with_interval(
     )
     line = f"; the line marks {reference[1]}, {number(reference[0])}" if reference else ""
     return finish(ax, f"{capital(quantity)}: {words}{line}.")
+
+
+@styled
+def rows_of_points(
+    rows: Mapping[str, ArrayLike],
+    *,
+    x: str,
+    band: tuple[float, float, str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Points on one common axis, a row a name: where grids stand. ``band`` shades ``(low, high)`` and names it."""
+    ax = ax or panels(height=0.95 + 0.36 * len(rows) + (0.2 if band else 0))[1]
+    rows = {name: array(values).ravel() for name, values in rows.items()}
+    colour = colours(rows, roles or dict.fromkeys(rows, "data"))
+    if band:
+        ax.axvspan(*band[:2], color=PALETTE["faint"], alpha=0.6, linewidth=0, zorder=0)
+        ax.set_title(f"grey: {band[2]}", fontsize=9, color="#333333")
+    words = []
+    for place, (name, values) in enumerate(rows.items()):
+        ax.plot(values, np.full(len(values), place), "-", color=PALETTE["faint"], linewidth=1, zorder=1)
+        ax.plot(values, np.full(len(values), place), "o", color=colour[name], markersize=6, alpha=0.9, zorder=2)
+        middle = f", half of them below {number(np.median(values), 2)}" if len(values) > 2 else ""
+        words.append(f"{name} {number(values.min(), 2)} to {number(values.max(), 2)}{middle}")
+    ax.set(xlabel=x, ylim=(-0.6, len(rows) - 0.4))
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    ax.invert_yaxis()
+    return finish(ax, f"Rows of points along {x}: {'; '.join(words)}.")
 
 
 @styled
