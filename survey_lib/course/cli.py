@@ -287,3 +287,7 @@ def _run(chosen, given, out: Path, timeout):
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
     click.echo(f"\n{pages.summary(outcomes)}\n\nRead them: {pages.write(out)}")
     return outcomes
+
+
+if __name__ == "__main__":
+    main()

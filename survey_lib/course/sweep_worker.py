@@ -93,12 +93,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads(slots: int) -> int:
+    """How many threads a kernel takes where ``slots`` share this machine; fewer where ``OMP_NUM_THREADS`` says so."""
+    share, asked = max(1, cores() // slots), os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+
+
 def _in_process(job: Job, errors) -> int:
     slots = job.slots if isinstance(job.slots, int) else job.slots.get(_address(), cores())
-    threads = max(1, cores() // slots)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = str(min(threads, int(asked)) if asked.isdigit() and int(asked) else threads)
-    environment = os.environ | dict.fromkeys(THREADS, threads) | dict(job.environment)
+    environment = os.environ | dict.fromkeys(THREADS, str(threads(slots))) | dict(job.environment)
     with _lock:
         if job.call in _stopped:
             return 1

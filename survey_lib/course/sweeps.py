@@ -12,8 +12,8 @@ A sweep is a YAML file::
 Each run has a folder under ``build/sweeps/``, named after a hash of what decides it: the lesson, all of its
 parameters, the code behind its numbers (`course.sources`), and where its records go. A folder that holds the outcome
 of a run that passed is finished; the rest is what is left. An outcome is one small file that is whole or absent, so
-a driver or a worker that is killed loses only what it was doing. Two drivers on one sweep do some of the work twice,
-and no harm.
+a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
+driver had begun they bring to its end). Two drivers on one sweep do some of the work twice, and no harm.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def run(
     if not scheduler:
         for given in sweep.runs:
             runner.refuse_missing_gpu(given)
-    with _cluster(scheduler) if scheduler else _here(jobs or sweep_worker.cores()) as (executor, slots, stop):
+    with _cluster(scheduler) if scheduler else _here(jobs or sweep_worker.cores()) as (executor, sharing, stop):
         target = (folder or records.destination()).resolve()
-        planned = plan(sweep, destination, target, call=call, slots=slots, cell_seconds=cell_seconds)
+        planned = plan(sweep, destination, target, call=call, slots=sharing, cell_seconds=cell_seconds)
         finished = {} if again else {label: one for label, job in planned.items() if (one := _finished(label, job))}
         left = {label: job for label, job in planned.items() if label not in finished}
         on_start(list(finished.values()), len(left))
@@ -147,6 +147,14 @@ def run(
             stop(call)
             raise
     return [found[label] for label in planned]
+
+
+def slots(threads: Mapping[str, int]) -> dict[str, int]:
+    """For each dask worker, how many runs its machine may have at once: the threads of all workers on it."""
+    machines: Counter[str] = Counter()
+    for worker, count in threads.items():
+        machines[worker.rpartition(":")[0]] += count
+    return {worker: machines[worker.rpartition(":")[0]] for worker in threads}
 
 
 @contextmanager
@@ -166,15 +174,7 @@ def _cluster(address: str) -> Iterator[tuple[Executor, dict[str, int], Callable[
         threads = client.nthreads()
         if not threads:
             raise RuntimeError(f"the scheduler at {address} has no workers; start some: dask worker {address}")
-        hosts: Counter[str] = Counter()
-        for worker, count in threads.items():
-            hosts[_host(worker)] += count
-        slots = {worker: hosts[_host(worker)] for worker in threads}
-        yield client.get_executor(pure=False), slots, lambda call: client.run(sweep_worker.stop, call)
-
-
-def _host(worker: str) -> str:
-    return worker.rpartition(":")[0]
+        yield client.get_executor(pure=False), slots(threads), lambda call: client.run(sweep_worker.stop, call)
 
 
 def _as_done(futures: Iterable[Future], on_tick: Callable[[], None]) -> Iterator[Future]:
