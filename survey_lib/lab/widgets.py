@@ -48,7 +48,12 @@ class Slider:
         self.static = static
         options = [(_text(value), index) for index, value in enumerate(values)]
         self.slider = ipywidgets.SelectionSlider(
-            options=options, value=start, description=label, continuous_update=True, layout={"width": "420px"}
+            options=options,
+            value=start,
+            description=label,
+            continuous_update=True,
+            layout={"width": "420px"},
+            style={"description_width": "initial"},  # as wide as the words: long labels are not cut off
         )
         self.image = ipywidgets.Image(format="png")
         self.caption = ipywidgets.HTML()
