@@ -13,7 +13,7 @@ import click
 from survey_lib import __version__
 from survey_lib.lab.runtime import HOME, PROFILES, write_atomically
 
-SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {remaining} left"
+SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {desc} left"
 
 
 class _OneSentence(click.Group):
@@ -242,25 +242,36 @@ def _near(path: Path) -> Path:
 
 def _sweep(planned, out: Path, options: dict) -> list:
     """Do what is left of a sweep under a progress bar with the time that remains."""
+    from time import monotonic
+
     from tqdm import tqdm
 
     from survey_lib.course import sweeps
 
-    total = len(planned.runs)
-    with tqdm(total=total, unit="run", disable=None, leave=False, smoothing=0, bar_format=SWEEP_BAR) as bar:
+    total, began = len(planned.runs), monotonic()
+    left, done, ends = total, 0, None
+    with tqdm(total=total, disable=None, leave=False, bar_format=SWEEP_BAR, desc="?") as bar:
 
-        def on_start(before, left) -> None:
-            bar.initial = bar.n = len(before)
+        def on_start(before, remain) -> None:
+            nonlocal left
+            left, bar.n = remain, len(before)
             bar.clear()
-            click.echo(f"{planned.lesson.name}: {total} runs, {len(before)} finished before, {left} left")
-            bar.refresh()
+            click.echo(f"{planned.lesson.name}: {total} runs, {len(before)} finished before, {remain} left")
 
         def on_done(result) -> None:
+            nonlocal done, ends
             bar.clear()
             click.echo(f"{result.label}: {'failed' if result.error else 'passed'} after {result.minutes:.1f} min")
             bar.update()
+            done, now = done + 1, monotonic()
+            ends = now + (now - began) / done * (left - done)
 
-        return sweeps.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=bar.refresh)
+        def on_tick() -> None:
+            if ends is not None:
+                bar.set_description_str(tqdm.format_interval(max(0, ends - monotonic())), refresh=False)
+            bar.refresh()
+
+        return sweeps.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=on_tick)
 
 
 def _run(chosen, given, out: Path, timeout):

@@ -166,6 +166,8 @@ def _here(jobs: int) -> Iterator[tuple[Executor, int, Callable[[str], None]]]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple[Executor, dict[str, int], Callable[[str], None]]]:
+    if not re.fullmatch(r"(tcp|tls|ucx|wss?)://.+:\d+", address):
+        raise ValueError(f'scheduler is "{address}"; an address is accepted, as in tcp://127.0.0.1:8786')
     try:
         from distributed import Client
     except ImportError as error:

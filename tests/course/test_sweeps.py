@@ -170,6 +170,9 @@ def test_what_is_no_file_or_no_scheduler_gets_one_sentence(here, played):
     here.file.write_bytes(b"\xff\xfe\x00")
     result = CliRunner().invoke(cli.main, ["sweep", str(here.file)])
     assert result.exit_code == 1 and "three.yml: this is no text" in result.output
+    here.file.write_text(FILE)
+    result = CliRunner().invoke(cli.main, ["sweep", str(here.file), "--scheduler", "localhost"])
+    assert result.exit_code == 1 and "an address is accepted, as in tcp://" in result.output
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
