@@ -327,6 +327,29 @@ def test_two_steps_from_pure_noise_are_searched_too() -> None:
     assert found.times[1].item() == pytest.approx(0.3, abs=0.01)
 
 
+@quick
+@given(steps=st.integers(2, 40), length=st.integers(3, 20))
+def test_a_stretched_grid_follows_the_one_it_came_from(steps: int, length: int) -> None:
+    """Even steps in lam stay even whatever their number; both ends stay; the same number changes nothing."""
+    start = grids.uniform_lambda(length, SCHEDULE)
+    grid = scheduling.stretched(start, steps, SCHEDULE)
+    assert len(grid) == steps + 1 and grid[0] == start[0] and grid[-1] == 0
+    torch.testing.assert_close(scheduling.stretched(start, length, SCHEDULE), start)
+    if steps > 2:
+        torch.testing.assert_close(grid, grids.uniform_lambda(steps, SCHEDULE))
+
+
+def test_a_doubled_grid_passes_through_the_times_of_the_single_one() -> None:
+    """Nine levels between noise and data have eight gaps: cut in two they are seventeen. Pure noise stays alone."""
+    for schedule in (SCHEDULE, vp_cosine()):
+        start = grids.uniform(9)
+        pure = schedule.lam(1.0) < -20
+        doubled = scheduling.stretched(start, 16 if pure else 17, schedule)
+        torch.testing.assert_close(doubled[1::2] if pure else doubled[:-1:2], start[1:-1] if pure else start[:-1])
+    with pytest.raises(ValueError, match="2 steps or more"):
+        scheduling.stretched(start, 1, SCHEDULE)
+
+
 def test_brute_force_tries_every_grid() -> None:
     candidates = grids.uniform(7)
     seen = []

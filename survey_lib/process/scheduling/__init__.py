@@ -23,6 +23,7 @@ from survey_lib.process.scheduling.search import (
     coordinate_search,
     error_by_step,
     exhaustive_search,
+    stretched,
     trajectory_error,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "nearest",
     "optimal_variance",
     "probe",
+    "stretched",
     "subsequence",
     "trajectory_error",
     "variance_grid",

@@ -130,6 +130,30 @@ def _moved(schedule: Schedule, times: Tensor, i: int, by: float) -> Tensor:
     return trial
 
 
+def stretched(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
+    """A grid found for one number of steps, for another: its lam as a function of i / steps, made of straight lines.
+
+    So align-your-steps (Sabour et al. 2024) serves every number with one search. The first and the last finite lam
+    stay, and so does the end. A first time of pure noise, where no line in lam begins, is kept as it is.
+    Raises ValueError for fewer than 2 steps.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
+        raise ValueError(f"a stretched grid keeps both ends and has 2 steps or more; got {steps!r}")
+    times = check_times(times)
+    if steps == len(times) - 1:
+        return times
+    lam = torch.tensor([level.lam for level in levels(schedule, times)], dtype=torch.float64)
+    known = lam.isfinite()
+    body, head, tail = lam[known], times[: int(known.nonzero()[0])], times[int(known.nonzero()[-1]) + 1 :]
+    count = steps + 1 - len(head) - len(tail)
+    at = torch.linspace(0, len(body) - 1, count, dtype=torch.float64)
+    left = at.floor().long().clamp(max=max(len(body) - 2, 0))
+    found = torch.lerp(body[left], body[(left + 1).clamp(max=len(body) - 1)], at - left)
+    inner = schedule.time(found)
+    inner[0] = times[known][0]
+    return check_times(torch.cat([head, inner, tail]))
+
+
 def exhaustive_search(objective: Objective, candidates: Tensor, steps: int, *, limit: int = 5000) -> Search:
     """Every grid of ``steps`` steps whose inner times are among those of ``candidates``; both ends are kept.
 
