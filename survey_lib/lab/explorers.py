@@ -68,13 +68,14 @@ class SamplerExplorer:
         self._methods = {one.name: one for one in samplers if one.name not in _BY_ETA}
         self._noise = normal((count, *shape), self._generator(device)) * float(schedule.scales(1.0)[1])
         self._kept: dict[tuple, tuple[bytes, str]] = {}
-        self.sampler = ipywidgets.Dropdown(options=[WITH_ETA, *self._methods], description="sampler")
+        names = [*self._methods, WITH_ETA]
+        self.sampler = ipywidgets.Dropdown(options=names, value=WITH_ETA, description="sampler")
         self.evaluations = ipywidgets.SelectionSlider(options=BUDGETS, value=10, description="evaluations")
         self.eta = ipywidgets.FloatSlider(value=0.0, min=0.0, max=1.0, step=0.25, description="eta")
         self.grid = ipywidgets.Dropdown(options=list(GRIDS), description="grid")
         self.image, self.caption = ipywidgets.Image(format="png"), ipywidgets.HTML()
         for control in self.controls:
-            control.style.description_width = "80px"
+            control.style.description_width = "90px"
             control.layout.width = "340px"
             control.observe(self._show, names="value")
         left, right = (ipywidgets.VBox(self.controls[i : i + 2]) for i in (0, 2))
