@@ -61,12 +61,12 @@ LOOK = """async (control) => {
   return [pictures.join(' '), words.join(' ')];
 }"""
 
-#: Labels, readouts and menus wider than their place, pictures that are empty or leave the output.
+#: Labels, readouts and menus wider than their place, menus that show nothing, pictures that are empty or too wide.
 CUT_OFF = """(control) => {
   const output = control.closest('.jp-OutputArea-output'), edge = output.getBoundingClientRect().right + 1;
   return [...output.querySelectorAll('.widget-label, .widget-readout, .widget-dropdown, img')]
     .filter((one) => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > edge
-      || one.naturalWidth === 0)
+      || one.naturalWidth === 0 || one.querySelector('select')?.selectedIndex === -1)
     .map((one) => one.innerText || one.className);
 }"""
 

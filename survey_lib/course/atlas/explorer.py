@@ -13,6 +13,9 @@ from survey_lib.course.atlas.map import PART_COLOURS
 from survey_lib.lab.plots.labels import ink
 from survey_lib.lab.widgets import WIDGET
 
+#: What a menu offers first. To ipywidgets the value None means that nothing is chosen, and the menu stays blank.
+ALL = ("all", "")
+
 
 def explorer(strategy: str | None = "EPS-4", part: str | None = None) -> Explorer:
     """The explorer, opened at a strategy and a part (None: all)."""
@@ -25,8 +28,8 @@ class Explorer:
     def __init__(self, strategy: str | None = None, part: str | None = None):
         choose(strategy, part)  # refuses what is neither
         names = [(f"{code} {name}" if code != "baseline" else name, code) for code, name in STRATEGIES.items()]
-        self.strategy = ipywidgets.Dropdown(options=[("all", None), *names], value=strategy, description="strategy")
-        self.part = ipywidgets.Dropdown(options=[("all", None), *((name, name) for name in PARTS)], value=part,
+        self.strategy = ipywidgets.Dropdown(options=[ALL, *names], value=strategy or "", description="strategy")
+        self.part = ipywidgets.Dropdown(options=[ALL, *((name, name) for name in PARTS)], value=part or "",
                                         description="changes")  # fmt: skip
         self.page = ipywidgets.HTML()
         self.box = ipywidgets.VBox([ipywidgets.HBox([self.strategy, self.part]), self.page])
@@ -35,16 +38,17 @@ class Explorer:
         self._show()
 
     def _show(self, change: dict | None = None) -> None:
-        self.page.value = cards(choose(self.strategy.value, self.part.value))
+        self.page.value = cards(choose(self.strategy.value or None, self.part.value or None))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         sections = "".join(
             f"<details{' open' * (code == self.strategy.value)}><summary><b>{escape(name)}</b> "
             f"({len(chosen)} studies)</summary>{cards(chosen)}</details>"
             for code, name in STRATEGIES.items()
-            if len(chosen := choose(code, self.part.value))
+            if len(chosen := choose(code, self.part.value or None))
         )
-        bundle = {"text/html": sections, "text/plain": f"{len(choose(None, self.part.value))} studies to explore"}
+        count = len(choose(None, self.part.value or None))
+        bundle = {"text/html": sections, "text/plain": f"{count} studies to explore"}
         return bundle | {WIDGET: self.box._repr_mimebundle_()[WIDGET]}
 
 
