@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from survey_lib.course import cli, lessons, runner
+from survey_lib.course import cli, lessons, records, runner
 
 SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"]
 
@@ -73,6 +73,21 @@ def test_values_reach_the_lesson_with_their_types(here, monkeypatch):
         survey("run", "-p", "seed", "3", "-p", "scale", "2", "--dataset", "digits", "--profile", "smoke").exit_code == 0
     )
     assert seen == {"seed": 3, "scale": 2, "dataset": "digits", "profile": "smoke"}
+
+
+def test_outputs_write_the_records_that_come_with_the_course_and_lesson_00_runs_last(here, monkeypatch):
+    here.write("00_map")
+    seen = []
+
+    def run(chosen, *_):
+        seen.append(([one.name for one in chosen], os.environ["SURVEY_RESULTS"]))
+        raise ValueError("that will do")
+
+    monkeypatch.setattr(cli, "_run", run)
+    monkeypatch.setenv("SURVEY_RESULTS", "elsewhere")
+    assert survey("outputs").output == "Error: that will do\n"
+    assert seen == [(["01_small", "00_map"], str(records.shipped()))]
+    assert os.environ["SURVEY_RESULTS"] == "elsewhere"
 
 
 def test_lessons_are_listed_with_their_parameters(here):
