@@ -4,7 +4,7 @@ A hash of the whole package would call every record old after any edit. Numbers 
 does the fingerprint, in three parts that are compared one by one:
 
 * **library**: the modules of the package that the lesson's cells import, directly or through others. Left out are
-  ``course`` and what only shows things (``lab/plots``, ``lab/widgets``).
+  ``course`` and what only shows things (``lab/plots``, ``lab/widgets``, ``lab/explorers``).
 * **cells**: the lesson's own code cells, all of them: which of them a number passed through is not known.
 * **checkpoints**: the weights of the record's data set that the cells name.
 
@@ -32,7 +32,7 @@ from survey_lib.lab import runtime
 PACKAGE = Path(survey_lib.__file__).parent
 #: The rooms whose code decides numbers, and what in them does not.
 ROOMS = ("core", "nets", "design", "process", "lab")
-SHOWING = ("lab/plots/", "lab/widgets.py")
+SHOWING = ("lab/plots/", "lab/widgets.py", "lab/explorers.py")
 
 
 class Fingerprint(NamedTuple):
