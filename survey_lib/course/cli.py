@@ -77,7 +77,9 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on this dask cluster, on the same file system.")
 @click.option("--again", is_flag=True, help="Do finished runs again.")
 @click.option("--shipped", is_flag=True, help="For authors: write the records that come with the course.")
-@click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="The longest a single cell may take.")
+@click.option(
+    "--timeout", type=click.IntRange(1), metavar="SECONDS", help="The longest a cell may take. Default: half a day."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=HOME / "build", help="Default: build/."
 )
@@ -91,7 +93,8 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
 
     planned = sweeps.read(file)
     where = records.shipped() if shipped else records.destination()
-    options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where, "cell_seconds": timeout}
+    options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
+    options |= {"cell_seconds": timeout} if timeout else {}
     found = _sweep(planned, out, options)
     failed = [one for one in found if one.error]
     click.echo(f"\n{len(found) - len(failed)} of {len(found)} runs passed; their records are in {_near(where)}")

@@ -36,7 +36,7 @@ class Job:
     environment: Mapping[str, str]
     call: str  # the call of `sweeps.run` that asks; `stop` stops all of one
     slots: int | Mapping[str, int]  # how many runs share this machine, or for each dask worker its machine's
-    cell_seconds: int | None = None
+    cell_seconds: int
 
     @property
     def kept(self) -> Path:

@@ -112,7 +112,7 @@ def run(
     scheduler: str | None = None,
     again: bool = False,
     folder: Path | None = None,
-    cell_seconds: int | None = None,
+    cell_seconds: int = runner.TRAINING_CELL_SECONDS,
     on_start: Callable[[list[Result], int], None] = lambda before, left: None,
     on_done: Callable[[Result], None] = lambda result: None,
     on_tick: Callable[[], None] = lambda: None,
@@ -120,9 +120,10 @@ def run(
     """Do what is left of a sweep, ``jobs`` runs at a time (default: one for each core), and return all results.
 
     ``scheduler`` is the address of a dask scheduler whose workers see the same files; ``again`` does finished runs
-    too; records go to ``folder`` (default: `records.destination`). ``on_start`` gets what was finished before and how
-    many are left, ``on_tick`` is called about every second. A run that fails stops no other; what stops this call
-    (Ctrl-C) stops its runs. Raises OSError or RuntimeError for a scheduler that is not there or has no workers.
+    too; records go to ``folder`` (default: `records.destination`); a cell may take ``cell_seconds``. ``on_start`` gets
+    what was finished before and how many are left, ``on_tick`` is called about every second. A run that fails stops no
+    other; what stops this call (Ctrl-C) stops its runs. Raises OSError or RuntimeError for a scheduler that is not
+    there or has no workers.
     """
     call = uuid.uuid4().hex
     if not scheduler:

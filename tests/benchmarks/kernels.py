@@ -1,0 +1,41 @@
+"""What a sweep gains or loses by running two kernels at a time: they share the threads, so it must not lose."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+from survey_lib.course import sweeps
+from survey_lib.course.lessons import Lesson
+from survey_lib.lab.cost import Ratio, ratio
+
+PARAMETERS = 'profile = "cpu"\nseed = 0\ndataset = "glyphs"\ntrain = False'
+WORK = """
+import torch
+x = torch.ones(16, 32, 64, 64)
+layer = torch.nn.Conv2d(32, 32, 3, padding=1)
+with torch.no_grad():
+    for _ in range(200):
+        layer(x)
+"""
+
+
+def two_kernels(repeats: int = 3) -> dict[str, tuple[Ratio, float]]:
+    """A sweep of two runs that convolve for some seconds: both at once, against one after the other."""
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home, "notebooks", "01_convolves.ipynb")
+        path.parent.mkdir()
+        cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(WORK)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+        sweep = sweeps.Sweep("two", Lesson(path), ("seed",), ({"seed": 0}, {"seed": 1}))
+
+        def run(jobs: int) -> None:
+            failed = [one.error for one in sweeps.run(sweep, Path(home, "build"), jobs=jobs, again=True) if one.error]
+            if failed:
+                raise RuntimeError(failed[0])
+
+        return {"sweep: two kernels at once": (ratio(lambda: run(2), lambda: run(1), repeats), 1.0)}
