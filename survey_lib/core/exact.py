@@ -235,6 +235,19 @@ class GaussianLaw(GaussianMixture):
         flat = points.double().flatten(1)
         return cls(points.double().mean(0), torch.cov(flat.T).reshape(flat.shape[1], flat.shape[1]))
 
+    def flow(self, x_t: Tensor, t: Tensor | float, s: Tensor | float, schedule: Any) -> Tensor:
+        """Where the probability flow leads from ``x_t`` at t, in closed form (Wang & Vastola 2024).
+
+        ``x_s = alpha_s m + S_s^(1/2) S_t^(-1/2) (x_t - alpha_t m)`` with ``S = alpha^2 C + sigma^2 I``: each axis keeps
+        its place in its spread. Any law with this mean and covariance flows so as long as the noise hides the rest.
+        """
+        x, alpha, sigma = self._prepare(x_t, t, schedule)
+        _, alpha_s, sigma_s = self._prepare(x_t, s, schedule)
+        z, spread = self._whiten(x, alpha, sigma)
+        spread_s = (alpha_s**2 * self.variances.to(x.device) + sigma_s**2).unsqueeze(1)
+        moved = self._unrotate((spread_s / spread).sqrt() * z).squeeze(1)
+        return (alpha_s * self.means.to(x.device) + moved).reshape(x_t.shape).to(x_t.dtype)
+
 
 class Empirical(_Continuous):
     """A finite data set as a law, each point equally likely: the best denoiser there is, and it only memorises.

@@ -11,6 +11,7 @@ from survey_lib.core import toys
 from survey_lib.core.categorical import absorbing, mask_and_replace, uniform
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw, GaussianMixture
+from survey_lib.core.integrators import probability_flow
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
 
 SCHEDULES = [vp_linear(), vp_cosine(), edm(), rectified()]
@@ -157,6 +158,26 @@ def test_a_normal_law_of_images() -> None:
     fitted = GaussianLaw.fit(points)
     torch.testing.assert_close(fitted.mean, mean, atol=0.03, rtol=0)
     torch.testing.assert_close(fitted.cov, torch.diag(variance.flatten()), atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
+def test_the_flow_of_a_normal_law_is_where_its_probability_flow_leads(schedule) -> None:
+    """In closed form and by an adaptive integrator with the denoiser; down, and back up again."""
+    law, x = GaussianLaw(random(3), random_covs(1, 3)[0]), random(5, 3, seed=4)
+    times = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    moved = law.flow(x, *times, schedule)
+    reached = probability_flow(law.denoiser(schedule), schedule, x, times, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(moved, reached, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(law.flow(moved, 0.1, 0.9, schedule), x)
+
+
+def test_the_flow_of_a_normal_law_ends_in_it() -> None:
+    """From pure noise to clean data in one step: mean and covariance are those of the law; shapes and dtype stay."""
+    law = GaussianLaw(torch.tensor([[0.5], [-1.0]]), torch.tensor([[0.3, 0.1], [0.1, 0.2]]))
+    drawn = law.flow(random(200_000, 2, 1).float(), 1.0, 0.0, vp_cosine())
+    assert drawn.shape == (200_000, 2, 1) and drawn.dtype == torch.float32
+    torch.testing.assert_close(drawn.mean(0).double(), law.mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(drawn.squeeze(-1).T.cov().double(), law.cov, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
