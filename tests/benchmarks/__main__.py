@@ -1,5 +1,6 @@
 """Measured speed: ``make bench``. Each row is a ratio to a peer, both timed in turn in one run, so that it holds
-on a busy machine too. ``python -m tests.benchmarks speed`` leaves out the two trainings of five minutes."""
+on a busy machine too. ``python -m tests.benchmarks speed`` leaves out the two trainings of five minutes and the
+samplers; ``python -m tests.benchmarks sampling`` (also ``quality``, ``training``, ...) runs one benchmark alone."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ from survey_lib.lab.plots import table
 from survey_lib.lab.recipes import BASE, denoiser_for
 from survey_lib.lab.speed import fast
 from survey_lib.lab.train import Trainer
-from tests.benchmarks import peers
+from tests.benchmarks import kernels, peers, sampling
 
 SECONDS, STEPS = 300.0, 20
 
 
-def loop_overhead() -> tuple[Ratio, float]:
+def loop_overhead() -> dict[str, tuple[Ratio, float]]:
     """20 steps of 2M with a denoiser that costs nothing, 64 x 3 x 32 x 32, against diffusers' own loop."""
     x = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     answer = x.clone()
@@ -45,7 +46,7 @@ def loop_overhead() -> tuple[Ratio, float]:
         for t in scheduler.timesteps:
             y = scheduler.step(answer, t, y).prev_sample
 
-    return ratio(ours, theirs, repeats=15), 0.4
+    return {"loop of 20 steps of 2M": (ratio(ours, theirs, repeats=15), 0.4)}
 
 
 def inference() -> dict[str, tuple[Ratio, float]]:
@@ -63,27 +64,21 @@ def inference() -> dict[str, tuple[Ratio, float]]:
         }
 
 
-def training() -> tuple[Ratio, float]:
+def training() -> dict[str, tuple[Ratio, float]]:
     """A training step on 128 glyphs (corrupt, loss, gradients, update) against the usual one at equal MACs."""
     images = load("glyphs", count=2000)
     trainer = Trainer(denoiser_for(images), images, replace(BASE, steps=100_000))
     peer = peers.unet_of_equal_macs(3, 32, macs(trainer.model.net, torch.zeros(1, 3, 32, 32), torch.zeros(1)))
-    adam = torch.optim.Adam(peer.parameters(), lr=1e-3)
-    pixels, generator = images.float(), torch.Generator().manual_seed(0)
+    usual = peers.Usual(peer, images.float())
 
     def ours() -> None:
         list(trainer.run(every=5, until=trainer.step + 5))
 
     def theirs() -> None:
         for _ in range(5):
-            clean = pixels[torch.randint(len(pixels), (128,), generator=generator)]
-            noise = torch.randn(clean.shape, generator=generator)
-            loss = (peer(clean + noise, torch.zeros(128)).sample - noise).square().mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
+            usual.step()
 
-    return ratio(ours, theirs, repeats=7), 1 / 1.5
+    return {"training": (ratio(ours, theirs, repeats=7), 1 / 1.5)}
 
 
 def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
@@ -132,12 +127,17 @@ def _started() -> Preconditioned:
 
 
 def main(which: list[str]) -> None:
-    speed = {"loop of 20 steps of 2M": loop_overhead, "inference": inference, "training": training}
-    chosen: dict[str, Callable] = speed if which == ["speed"] else {**speed, "quality": quality}
+    speed = {"loop": loop_overhead, "inference": inference, "training": training}
+    everything: dict[str, Callable] = {**speed, "quality": quality, "sampling": sampling.compare}
+    everything["kernels"] = kernels.two_kernels
+    unknown = set(which) - {"speed", *everything}
+    if unknown:
+        raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are speed, {', '.join(everything)}")
+    wanted = {name for word in which for name in (speed if word == "speed" else [word])} or set(everything)
+    chosen = {name: benchmark for name, benchmark in everything.items() if name in wanted}
     found: dict[str, tuple[Ratio, float]] = {}
-    for name, benchmark in chosen.items():
-        result = benchmark()
-        found |= result if isinstance(result, dict) else {name: result}
+    for benchmark in chosen.values():
+        found |= benchmark()
     rows = [
         {"what": name, "ratio to the peer": (r.median, r.low, r.high), "to reach": f"at most {goal:.3g}",
          "reached": "yes" if r.median <= goal else "no"}

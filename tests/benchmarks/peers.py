@@ -37,21 +37,30 @@ def course_unet(channels: int, side: int) -> UNet2DModel:
     )  # fmt: skip
 
 
-def train(net: nn.Module, images: Tensor, seconds: float, *, seed: int = 0) -> int:
-    """The usual recipe for so long: Adam at 1e-3, batches of 128, the mean squared error of the noise. Steps done."""
-    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
-    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(seed)
-    net.train()
-    steps, end = 0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        clean = images[torch.randint(len(images), (128,), generator=generator)]
-        noise = torch.randn(clean.shape, generator=generator)
-        t = torch.randint(1000, (len(clean),), generator=generator)
-        loss = nn.functional.mse_loss(net(scheduler.add_noise(clean, noise, t), t).sample, noise)
-        adam.zero_grad()
+class Usual:
+    """The usual recipe: Adam at 1e-3, batches of 128, the mean squared error of the noise."""
+
+    def __init__(self, net: nn.Module, images: Tensor, *, seed: int = 0):
+        self.net, self.images = net.train(), images
+        self.chain = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+        self.adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def step(self) -> None:
+        clean = self.images[torch.randint(len(self.images), (128,), generator=self.generator)]
+        noise = torch.randn(clean.shape, generator=self.generator)
+        t = torch.randint(1000, (len(clean),), generator=self.generator)
+        loss = nn.functional.mse_loss(self.net(self.chain.add_noise(clean, noise, t), t).sample, noise)
+        self.adam.zero_grad()
         loss.backward()
-        adam.step()
+        self.adam.step()
+
+
+def train(net: nn.Module, images: Tensor, seconds: float) -> int:
+    """The usual recipe for so long. Steps done; the net is left in eval mode."""
+    usual, steps, end = Usual(net, images), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        usual.step()
         steps += 1
     net.eval()
     return steps

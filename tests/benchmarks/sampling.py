@@ -1,0 +1,257 @@
+"""Few evaluations of one checkpoint, from the same noise: our best sampler against all of diffusers' schedulers.
+
+What is fair. Every sampler solves the same equation: in ``x / alpha`` and ``u = sigma / alpha`` the probability flow
+knows no schedule. So all get one checkpoint, one precision, one batch of unit noise, and so many calls of the denoiser.
+A scheduler begins at the noisiest level of its own documentation (157 for DDPM's chain, 80 for EDM) with that noise as
+its variance-preserving state, and its error is the distance to the exact path from *there*, walked in 1000 steps: none
+pays for where it starts. Ours begins with the chain, at 157, and is measured against the chain's path: what it saves on
+the way is charged to it. Heun, whose steps take two evaluations and the last one, gets 11 for 10.
+
+The peers are chosen with hindsight: all documented settings are tried on other noise, the best of every class go on,
+and ours is divided by the best of them on the reported noise itself, once for the error and once for FD.
+
+Ours is one sampler, fixed before; three things make it.
+* The start costs nothing. Where the noise is four times the data's largest deviation, all that a denoiser can see of
+  the data is their mean and covariance, and there the path has a closed form (`GaussianLaw.flow`; Wang & Vastola 2024).
+  It leads from 157 to there, and all evaluations are spent below. This takes the mean and covariance of the training
+  images, which no scheduler is given.
+* Order: `multistep` of third order in x0 with the corrector, which is UniPC-3 with exact weights.
+* Grid: found by coordinate search on the distance to the exact path, on other noise (align-your-steps in small). The
+  weights being exact, what is left is mostly that the corrector trusts answers at states which the predictor missed;
+  it is large where answers turn quickly, and where that is only the network can tell.
+
+What FD cannot show. The exact path itself has an FD: the network's error, and that of so many samples. A sampler that
+misses the path can have a smaller one, if it misses in a lucky direction. `compare` prints the exact path's FD over the
+best scheduler's: where it is not below the goal, no solver of this equation reaches the goal by being exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from survey_lib.core import grids, schedules
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.exact import GaussianLaw
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.integrators import multistep
+from survey_lib.course import records
+from survey_lib.lab import checkpoints, metrics, runtime
+from survey_lib.lab.cost import CountCalls, Ratio
+from survey_lib.lab.data import load
+from survey_lib.lab.plots import table
+from survey_lib.lab.speed import fast
+from survey_lib.process import scheduling
+from tests.benchmarks import schedulers
+from tests.benchmarks.schedulers import Scheduler
+
+CHAIN = schedules.from_betas(schedulers.BETAS)
+TOP = torch.exp(-CHAIN.lam(1.0)).item()  # sigma / alpha of its noisiest level
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the defaults are those of the benchmark."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)  # of the reported noise
+    search: int = 0  # the noise on which ours is found and the peers are preselected
+    count: int = 1000  # images for FD
+    paths: int = 256  # images whose path is compared
+    steps: int = 1000  # of the reference of these
+    fine: int = 250  # of the reference of all, third order too: closer than FD can see
+    fitted: int = 20_000  # training images in the normal law
+    rounds: int = 8  # of the search
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The checkpoint, as a denoiser in DDPM's chain for ours, and on ``x / alpha`` for the peers; calls are counted."""
+
+    dataset: str
+    sizes: Sizes = Sizes()
+
+    @cached_property
+    def denoiser(self) -> CountCalls:
+        return CountCalls(fast(checkpoints.load(f"{self.dataset}_base", schedule=CHAIN)))
+
+    @cached_property
+    def answer(self) -> Callable[[Tensor, float], Tensor]:
+        plain = checkpoints.load(f"{self.dataset}_base")
+        schedule = schedules.edm(2 * TOP)
+        denoiser = fast(Preconditioned(plain.net, schedule, plain.kind, plain.sigma_data))
+        return lambda x, u: denoiser(x, schedule.time(-torch.tensor(u, dtype=torch.float64).log()))
+
+    @cached_property
+    def eye(self) -> torch.nn.Module:
+        return checkpoints.load(f"{self.dataset}_features")
+
+    @cached_property
+    def real(self) -> Tensor:
+        return metrics.features(self.eye, load(self.dataset, split="test", count=self.sizes.count).images)
+
+    def noise(self, seed: int, count: int) -> Tensor:
+        shape = (count, *load(self.dataset, split="test", count=1).shape)
+        return Gaussian(CHAIN).prior(shape, generator=torch.Generator().manual_seed(seed))
+
+    def frechet(self, drawn: Tensor) -> float:
+        return metrics.frechet_distance(self.real, metrics.features(self.eye, drawn.clamp(-1, 1)))
+
+    def exact(self, noise: Tensor, steps: int, start: float = TOP) -> Tensor:
+        """Where the path from this noise at level ``start`` leads: third order with the corrector, even in lam."""
+        times = even(steps, CHAIN.time(-math.log(start)).item())
+        return in_batches(lambda part: _solver(self.denoiser, CHAIN, part, times), noise)
+
+    @cached_property
+    def law(self) -> GaussianLaw:
+        """The training images as one normal law."""
+        return GaussianLaw.fit(load(self.dataset, count=self.sizes.fitted).float())
+
+    @cached_property
+    def first(self) -> float:
+        """The time at which ours begins to ask: noise of four times the law's largest deviation."""
+        return CHAIN.time(-(4 * self.law.variances.max().sqrt()).log()).item()
+
+    def ours(self, noise: Tensor, times: Tensor) -> Tensor:
+        """From pure noise in closed form to the grid's first time, from there with an evaluation a step."""
+        x = self.law.flow(noise, 1.0, times[0], CHAIN)
+        return _solver(self.denoiser, CHAIN, x, times)
+
+
+_solver = partial(multistep, order=3, correct=True)
+
+
+def in_batches(sample: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
+    return torch.cat([sample(part) for part in noise.split(BATCH)])
+
+
+def even(steps: int, first: float) -> Tensor:
+    """Equal steps in lam from this time down to noise of 0.002, then to clean data."""
+    return grids.uniform_lambda(steps, CHAIN, CHAIN.time(-math.log(0.002)).item(), first)
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    return (a - b).square().mean().sqrt().item()
+
+
+def our_grid(subject: Subject, evaluations: int) -> Tensor:
+    """The grid of ours, found on the search's noise from equal steps of the chain, coarse moves before fine ones."""
+    noise = subject.noise(subject.sizes.search, subject.sizes.paths)
+    reference = subject.exact(noise, subject.sizes.fine)
+
+    def error(times: Tensor) -> float:
+        return rms(subject.ours(noise, times), reference)
+
+    start = grids.uniform(evaluations, subject.first)
+    return scheduling.coordinate_search(error, CHAIN, start, rounds=subject.sizes.rounds).times
+
+
+def preselected(subject: Subject, evaluations: int, keep: int = 2) -> list[Scheduler]:
+    """Of every class of diffusers' the settings with the least error on the search's noise."""
+    noise = subject.noise(subject.sizes.search, subject.sizes.paths // 2)
+    exact: dict[float, Tensor] = {}
+    found: dict[type, dict[float, Scheduler]] = {}
+    for peer in schedulers.documented():
+        if peer.start not in exact:
+            exact[peer.start] = subject.exact(noise, subject.sizes.fine, peer.start)
+        error = rms(peer(subject.answer, noise, evaluations), exact[peer.start])
+        if error == error:  # some divide by zero in some versions
+            found.setdefault(peer.kind, {}).setdefault(error, peer)  # some settings do the same
+    return [peer for ranked in found.values() for _, peer in sorted(ranked.items())[:keep]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One sampler on one seed."""
+
+    name: str
+    fd: float
+    error: float
+
+
+def measure(subject: Subject, seed: int, times: Tensor, peers: list[Scheduler]) -> list[Score]:
+    """The two bounds first, then ours, then the peers."""
+    sizes, noise = subject.sizes, subject.noise(seed, subject.sizes.count)
+    starts = {TOP, *(peer.start for peer in peers)}
+    paths = {start: subject.exact(noise[: sizes.paths], sizes.steps, start) for start in starts}
+
+    def score(name: str, drawn: Tensor, start: float = TOP) -> Score:
+        return Score(name, subject.frechet(drawn), rms(drawn[: sizes.paths], paths[start]))
+
+    fine = even(sizes.fine, times[0].item())
+    scores = [
+        score("exact path", subject.exact(noise, sizes.fine)),
+        score("our start, then exact", in_batches(partial(subject.ours, times=fine), noise)),
+    ]
+    evaluations = len(times) - 1
+    subject.denoiser.reset()
+    scores.append(score("ours", in_batches(partial(subject.ours, times=times), noise)))
+    if subject.denoiser.examples != evaluations * sizes.count:
+        raise RuntimeError(f"ours asked {subject.denoiser.examples / sizes.count:g} times, not {evaluations}")
+    for peer in peers:
+        drawn = in_batches(partial(peer, subject.answer, evaluations=evaluations), noise)
+        scores.append(score(peer.name, drawn, peer.start))
+    return scores
+
+
+def fewest(subject: Subject, times: Tensor, exact: dict[int, float], margin: float = 1.05, most: int = 25) -> int:
+    """The fewest evaluations of ours with a mean FD within ``margin`` of the exact path's; its grid stretched."""
+    for evaluations in range(3, most):
+        grid = scheduling.stretched(times, evaluations, CHAIN)
+        fd = [
+            subject.frechet(in_batches(partial(subject.ours, times=grid), subject.noise(seed, subject.sizes.count)))
+            for seed in exact
+        ]
+        if fmean(fd) <= margin * fmean(exact.values()):
+            return evaluations
+    return most
+
+
+def compare(
+    dataset: str = "mnist", evaluations: int = 10, sizes: Sizes | None = None
+) -> dict[str, tuple[Ratio, float]]:
+    """The ratios: error and FD of ours over the best peer's, and evaluations to the exact FD."""
+    subject = Subject(dataset, sizes or Sizes())
+    times, peers = our_grid(subject, evaluations), preselected(subject, evaluations)
+    scores = {seed: measure(subject, seed, times, peers) for seed in subject.sizes.seeds}
+    _report(subject, evaluations, times, scores)
+    exact = {seed: rows[0].fd for seed, rows in scores.items()}
+    least = fewest(subject, times, exact)
+    print(f"fewest evaluations of ours with FD within 5 % of the exact path's: {least}")
+    where = f"{dataset}, {evaluations} evaluations"
+    return {
+        f"{where}: error over the best scheduler's": (_over_best(scores.values(), "error"), 0.7),
+        f"{where}: FD over the best scheduler's": (_over_best(scores.values(), "fd"), 0.9),
+        f"{dataset}: evaluations to within 5 % of the exact path's FD, over 12": (Ratio(*[least / 12] * 3), 1.0),
+    }
+
+
+def _over_best(seeds: Iterable[list[Score]], field: str, of: int = 2) -> Ratio:
+    """Row ``of`` over the least of the peers, seed by seed."""
+    ratios = [getattr(rows[of], field) / min(getattr(row, field) for row in rows[3:]) for rows in seeds]
+    return Ratio(median(ratios), min(ratios), max(ratios))
+
+
+def _report(subject: Subject, evaluations: int, times: Tensor, scores: dict[int, list[Score]]) -> None:
+    """Print what every sampler reached and what bounds it, and keep it as records."""
+    rows = []
+    for row in zip(*scores.values(), strict=True):
+        fd, error = ([getattr(score, field) for score in row] for field in ("fd", "error"))
+        values = {"fd": fmean(fd), "error": fmean(error)}
+        rows.append({"sampler": row[0].name, "FD": values["fd"], "error": values["error"]})
+        for seed, score in zip(scores, row, strict=True):
+            run = replace(runtime.start("benchmarks", seed=seed), dataset=subject.dataset)
+            records.save("bench.sampling", run, settings={"sampler": score.name, "budget": evaluations},
+                         quality={"fd": score.fd, "error": score.error}, evaluations=evaluations,
+                         samples={"fd": subject.sizes.count, "error": subject.sizes.paths})  # fmt: skip
+    ends = rows[:3] + sorted(rows[3:], key=lambda row: row["FD"])
+    print(table(ends, caption=f"{subject.dataset}, {evaluations} evaluations, mean of {len(scores)} seeds"))
+    print("noise levels of our grid:", ", ".join(f"{u:.3g}" for u in torch.exp(-CHAIN.lam(times[:-1])).tolist()))
+    perfect = _over_best(scores.values(), "fd", 0)
+    print(f"FD of the exact path over the best scheduler's, the ratio of a perfect solver: {perfect}")
