@@ -259,7 +259,9 @@ def _sweep(planned, out: Path, options: dict) -> list:
             nonlocal left
             left, bar.n = remain, len(before)
             bar.clear()
-            click.echo(f"{planned.lesson.name}: {total} run{'s' * (total > 1)}, {len(before)} finished before, {remain} left")
+            click.echo(
+                f"{planned.lesson.name}: {total} run{'s' * (total > 1)}, {len(before)} finished before, {remain} left"
+            )
 
         def on_done(result) -> None:
             nonlocal done, ends
