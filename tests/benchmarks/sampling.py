@@ -11,10 +11,11 @@ The peers are chosen with hindsight: all documented settings are tried on other 
 and ours is divided by the best of them on the reported noise itself, once for the error and once for FD.
 
 Ours is one sampler, fixed before; three things make it.
-* The start costs nothing. Where the noise is four times the data's largest deviation, all that a denoiser can see of
-  the data is their mean and covariance, and there the path has a closed form (`GaussianLaw.flow`; Wang & Vastola 2024).
-  It leads from 157 to there, and all evaluations are spent below. This takes the mean and covariance of the training
-  images, which no scheduler is given.
+* The start costs nothing. Where the noise is four times the data's largest deviation, a denoiser can see no more of the
+  data than mean and covariance, and there the path has a closed form (`GaussianLaw.flow`; Wang & Vastola 2024). It
+  leads from 157 to there, and all evaluations are spent below. This takes the mean and covariance of the training
+  images, which no scheduler is given; and where the network was hardly trained it answers with a mean of its own, which
+  shifts all paths alike, by an offset that is measured once on the noise of the search.
 * Order: `multistep` of third order in x0 with the corrector, which is UniPC-3 with exact weights.
 * Grid: found by coordinate search on the distance to the exact path, on other noise (align-your-steps in small). The
   weights being exact, what is left is mostly that the corrector trusts answers at states which the predictor missed;
@@ -118,10 +119,19 @@ class Subject:
         """The time at which ours begins to ask: noise of four times the law's largest deviation."""
         return CHAIN.time(-(4 * self.law.variances.max().sqrt()).log()).item()
 
+    @cached_property
+    def offset(self) -> Tensor:
+        """By how much the network's exact path has left the law's at the start of ours: the mean over some noise."""
+        noise = self.noise(self.sizes.search, self.sizes.paths)
+        lam = torch.linspace(CHAIN.lam(1.0).item(), CHAIN.lam(self.first).item(), self.sizes.fine + 1)
+        exact = _solver(self.denoiser, CHAIN, noise, CHAIN.time(lam))
+        return (exact - self.law.flow(noise, 1.0, self.first, CHAIN)).mean(0)
+
     def ours(self, noise: Tensor, times: Tensor) -> Tensor:
-        """From pure noise in closed form to the grid's first time, from there with an evaluation a step."""
-        x = self.law.flow(noise, 1.0, times[0], CHAIN)
-        return _solver(self.denoiser, CHAIN, x, times)
+        """From pure noise to the grid's first time in closed form, from there with an evaluation a step."""
+        if times[0] != self.first:
+            raise ValueError(f"ours asks first at t = {self.first:g}; this grid begins at {times[0]:g}")
+        return _solver(self.denoiser, CHAIN, self.law.flow(noise, 1.0, self.first, CHAIN) + self.offset, times)
 
 
 _solver = partial(multistep, order=3, correct=True)
@@ -184,7 +194,7 @@ def measure(subject: Subject, seed: int, times: Tensor, peers: list[Scheduler]) 
     def score(name: str, drawn: Tensor, start: float = TOP) -> Score:
         return Score(name, subject.frechet(drawn), rms(drawn[: sizes.paths], paths[start]))
 
-    fine = even(sizes.fine, times[0].item())
+    fine = even(sizes.fine, subject.first)
     scores = [
         score("exact path", subject.exact(noise, sizes.fine)),
         score("our start, then exact", in_batches(partial(subject.ours, times=fine), noise)),
