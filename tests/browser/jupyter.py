@@ -32,13 +32,14 @@ CONTROLS = f"{NOTEBOOK} {OUTPUT} :is(.noUi-handle:not([disabled] *), .widget-dro
 #: How far the run is, and what went wrong. Cells that hold nothing get no number.
 STATE = """() => {
   const all = (query) => [...document.querySelectorAll('.jp-NotebookPanel .jp-Notebook ' + query)];
-  const waiting = all('.jp-CodeCell')
-    .filter((cell) => cell.querySelector('.cm-content').innerText.trim())
-    .filter((cell) => !/^\\[\\d+\\]:$/.test(cell.querySelector('.jp-InputPrompt').innerText.trim()));
+  const prompts = all('.jp-CodeCell').filter((cell) => cell.querySelector('.cm-content').innerText.trim())
+    .map((cell) => cell.querySelector('.jp-InputPrompt').innerText.trim());
   const texts = (query) => all('.jp-OutputArea-output' + query).map((output) => output.innerText);
   return {
-    waiting: waiting.length,
-    idle: document.querySelector('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle',
+    started: prompts.some((prompt) => /[*\\d]/.test(prompt)),
+    waiting: prompts.filter((prompt) => !/^\\[\\d+\\]:$/.test(prompt)).length,
+    idle: document.querySelector('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'
+      && Boolean(document.querySelector('#jp-main-statusbar')?.innerText.includes('| Idle')),
     errors: [
       ...texts('[data-mime-type$=".error"]'),
       ...texts('[data-mime-type$=".stderr"]').filter((text) => text.includes('Traceback')),
@@ -145,6 +146,10 @@ class Control:
         self.name = handle.evaluate("one => one.closest('.jupyter-widgets')?.querySelector('.widget-label')?.innerText")
 
     @property
+    def menu(self) -> bool:
+        return self.handle.evaluate("one => one.tagName === 'SELECT'")
+
+    @property
     def value(self) -> str:
         return self.handle.evaluate("one => one.getAttribute('aria-valuenow') ?? String(one.selectedIndex)")
 
@@ -170,7 +175,7 @@ class LessonPage:
     """
 
     def __init__(self, page, lab: Lab, path: Path):
-        self.page, self.complaints, self.pictures = page, [], {}
+        self.page, self.complaints, self.pictures, self.kernel_has_answered = page, [], {}, False
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
@@ -185,9 +190,11 @@ class LessonPage:
     def run_all_cells(self) -> None:
         """Choose it in the menu and wait for the end; AssertionError with the first error of a cell."""
         self.page.locator(f"{NOTEBOOK} .jp-CodeCell").first.wait_for()
-        self._until(lambda state: state["idle"], "the kernel did not start")
+        # The page says "idle" also before there is a kernel, and cells run then are forgotten: wait for its word.
+        self._until(lambda state: state["idle"] and self.kernel_has_answered, "the kernel did not start")
         self.page.locator(".lm-MenuBar-itemLabel").get_by_text("Run", exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
+        self._until(lambda state: state["started"], "no cell started")
         self._until(lambda state: state["idle"] and not state["waiting"], "the cells did not come to an end")
         self._until(lambda state: not state["unfinished"], "a widget was not drawn")
 
@@ -196,18 +203,24 @@ class LessonPage:
         return [Control(handle) for handle in self.page.locator(CONTROLS).all()]
 
     def move(self, control: Control) -> set[str]:
-        """Move it by the keyboard, a step and to both ends, and see a change each time; the values it had."""
+        """Move it by the keyboard, a step and back and to both ends, and see a change each time; the values it had.
+
+        A menu then shows its first choice again, for one menu may leave another nothing to choose from.
+        """
         control.handle.scroll_into_view_if_needed()
         values, look = [control.value], control.look()
         shown = self.pictures.setdefault(control.output(), set()) if look[0] else set()
         shown.add(look[0])
-        for key in ("ArrowRight", "ArrowDown", "Home", "End"):
+        for key in ("ArrowRight", "ArrowLeft", "Home", "End"):
             control.handle.press(key)
             if control.value == values[-1]:
                 continue
             values.append(control.value)
             look = self._changed(control, look)
             shown.add(look[0])
+        if control.menu and values[-1] != values[0]:
+            control.handle.select_option(index=int(values[0]))
+            self._changed(control, look)
         return set(values)
 
     def screenshot(self, path: Path) -> Path:
@@ -239,6 +252,7 @@ class LessonPage:
     def _received(self, payload: str | bytes) -> None:
         """What the kernel says: an exception in a slider's callback is told here, and in no cell of the page."""
         message = payload if isinstance(payload, bytes) else payload.encode()
+        self.kernel_has_answered |= bool(re.search(rb'"execution_state": ?"idle"', message))
         if re.search(rb'"msg_type": ?"error"', message):
             told = re.search(rb'"ename": ?"(.*?)", ?"evalue": ?"(.*?)"', message)
             words = b": ".join(told.groups()).decode() if told else "without words"
