@@ -61,14 +61,14 @@ BATCH = 250
 class Sizes:
     """How much is measured; the defaults are those of the benchmark."""
 
-    seeds: tuple[int, ...] = (1, 2, 3)  # of the reported noise
+    seeds: tuple[int, ...] = (11, 12, 13)  # of the reported noise; nothing was designed while looking at these
     search: int = 0  # the noise on which ours is found and the peers are preselected
     count: int = 1000  # images for FD
     paths: int = 256  # images whose path is compared
     steps: int = 1000  # of the reference of these
-    fine: int = 250  # of the reference of all, third order too: closer than FD can see
+    fine: int = 80  # of the reference of all, third order too: closer than FD can see
     fitted: int = 20_000  # training images in the normal law
-    rounds: int = 8  # of the search
+    rounds: int = 5  # of the search
 
 
 @dataclass(frozen=True)
