@@ -159,10 +159,11 @@ def test_a_recorder_picks_the_first_and_the_last_step():
 def test_axes_are_named_and_alt_text_quotes_the_data(drawn):
     for name, figure in drawn.items():
         (ax,) = figure.figure.axes
-        assert ax.get_xlabel() and (ax.get_ylabel() or name == "bars"), name
+        assert ax.get_xlabel() and (ax.get_ylabel() or name in ("bars", "rows")), name
         assert "$" not in figure.alt and "\\" not in figure.alt and figure.alt.endswith("."), figure.alt
     assert "DDIM goes from 0.4 at 5 to 0.04 at 50" in drawn["error"].alt
     assert "a 3.25 (3 to 3.5), b 2" in drawn["bars"].alt
+    assert "late 0 to 3, half of them below 2.6" in drawn["rows"].alt
     assert "n = 500" in drawn["histogram"].alt
     assert "9 paths of 5 steps" in drawn["trajectories"].alt
 
