@@ -143,7 +143,8 @@ def optimal_variance(measured: Probe, *, by: str = "error", eta: float = 1.0) ->
 
     Analytic-DPM (Bao et al. 2022, theorem 1): of all steps ``N(mean, w I)`` around the denoiser's own mean, ``w =
     bridge variance + (what the mean is off)^2`` has the smallest bound; see `corruptions.analytic_variance`. With
-    ``by="error"`` this holds for every denoiser, exact or not; ``by="power"`` is the paper's estimate.
+    ``by="error"`` this holds for every denoiser, exact or not; ``by="power"`` is the paper's estimate. It is said of
+    steps between normal laws: of the last step to values on a lattice (`losses.reconstruction`) it says nothing.
     """
     return partial(analytic_variance, mean_square_eps=partial(measured.known_noise, by=by), eta=eta)
 
