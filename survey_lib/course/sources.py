@@ -8,8 +8,8 @@ does the fingerprint, in three parts that are compared one by one:
 * **cells**: the lesson's own code cells, all of them: which of them a number passed through is not known.
 * **checkpoints**: the weights of the record's data set that the cells name.
 
-Comments, docstrings and blank lines do not count. What is compared is what lies on disk when a process first asks,
-so a lesson that runs while its sources are edited may be noted as the newer one.
+Comments, docstrings, blank lines and where one cell ends do not count. What is compared is what lies on disk when a
+process first asks, so a lesson that runs while its sources are edited may be noted as the newer one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _fingerprint(lesson: str, dataset: str, home: Path) -> Fingerprint:
     files = modules(cells) if path.exists() else [file for file in sorted(PACKAGE.rglob("*.py")) if _decides(file)]
     return Fingerprint(
         library=_digest(part for file in files for part in (_name(file), bare(file.read_text()))),
-        cells=_digest(map(bare, cells)),
+        cells=_digest(["\n".join(map(bare, cells))]),
         checkpoints=_digest(_weights(cells, dataset, home) if PACKAGE / "lab/checkpoints.py" in files else ()),
     )
 
