@@ -46,7 +46,7 @@ def names() -> list[str]:
 def train(name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest.
 
-    A denoiser takes up to half an hour on two cores, and a stopped training of one resumes; a classifier takes minutes.
+    A denoiser takes up to three quarters of an hour, and a stopped training of one resumes; a classifier takes minutes.
     ``steps`` shortens the recipe (to try it out, best with a ``root`` of its own). Raises ValueError for an
     unknown name.
     """
