@@ -126,8 +126,8 @@ def shrink_recipes(patch: pytest.MonkeyPatch, home) -> None:
     patch.setattr(recipes, "load", lambda name, split="train": made)
     patch.setattr(recipes, "HOME", home)
     patch.setattr(recipes, "BASE", replace(recipes.BASE, batch=4))
-    patch.setattr(recipes, "_STEPS", {"mnist": 500})
-    patch.setattr(recipes, "UNet", lambda channels, widths, classes: UNet(channels, widths=(4,), classes=classes))
+    patch.setattr(recipes, "_STEPS", {"mnist": 750})
+    patch.setattr(recipes, "UNet", lambda channels, classes, **_: UNet(channels, widths=(4,), classes=classes))
 
 
 CHILD = """
