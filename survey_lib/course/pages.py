@@ -6,6 +6,7 @@ import base64
 import copy
 import mimetypes
 import re
+from collections import Counter
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -91,7 +92,7 @@ def index_page(outcomes: list[Outcome]) -> str:
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """The same table as plain text."""
+    """The same table as plain text, of the claims only how many came out how."""
     header = ("lesson", "minutes", "checks passed", "claims")
     rows = [(one.lesson, f"{one.minutes:.1f}", _checks(one), _claims_in_words(one)) for one in outcomes]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
@@ -226,4 +227,5 @@ def _checks(outcome: Outcome) -> str:
 
 
 def _claims_in_words(outcome: Outcome) -> str:
-    return "; ".join(f"{claim}: {verdict}" for claim, verdict in outcome.claims) or "-"
+    counts = Counter(verdict for _, verdict in outcome.claims)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "-"

@@ -80,7 +80,7 @@ def test_the_index_and_the_summary_tell_minutes_checks_and_verdicts(ran):
     assert [row[1] for row in cells] == ["One that passes", "One that fails", "One that dies"]
     assert cells[0][3:] == ["3 of 3", "fewer steps: reproduced"] and cells[1][3] == "failed, 1 of 2"
     text = pages.summary(ran.outcomes)
-    assert re.search(r"01_passes +\d+\.\d +3 of 3  fewer steps: reproduced\n", text)
+    assert re.search(r"01_passes +\d+\.\d +3 of 3  1 reproduced\n", text)
     assert "02_fails failed at “The idea”: IndexError" in text
 
 

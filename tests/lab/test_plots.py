@@ -194,6 +194,9 @@ def test_the_front_holds_those_that_nothing_beats():
     assert list(upside.lines[0].get_xdata()) == [5, 20, 50]
     with pytest.raises(ValueError, match="lower"):
         plots.pareto(points, cost="c", quality="q", better="best")
+    assert figure.figure.axes[0].get_yscale() == "linear"
+    wide = plots.pareto(points | {"bad": (5, 1e4)}, cost="evaluations", quality="distance")
+    assert wide.figure.axes[0].get_yscale() == "log"
 
 
 def test_loss_is_averaged_in_bins_of_lam():

@@ -18,6 +18,9 @@ from torch import Tensor
 from survey_lib.lab.plots.labels import array, capital, end_labels, halo, ink, number, place_labels, plain_log
 from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels, styled
 
+#: Largest over smallest of the values that a linear axis can still show.
+SPAN = 30
+
 
 @styled
 def error_against_evaluations(
@@ -66,7 +69,8 @@ def pareto(
     """Cost against quality, a labelled point a method, with the front of those that no other beats in both.
 
     ``points`` maps a name to ``(cost, quality)`` or ``(cost, quality, low, high)`` with the interval of the
-    quality. ``better`` says which quality is good, "lower" or "higher"; low cost always is.
+    quality. ``better`` says which quality is good, "lower" or "higher"; low cost always is. Qualities that span more
+    than a factor of `SPAN` stand on a log axis, or one bad method would press all others flat.
     """
     if better not in ("lower", "higher"):
         raise ValueError(f'better is "lower" or "higher"; got {better!r}')
@@ -86,6 +90,9 @@ def pareto(
     if log:
         ax.set_xscale("log")
         plain_log(ax.xaxis)
+    qualities = [q for _, q, *_ in points.values()]
+    if min(qualities) > 0 and max(qualities) > SPAN * min(qualities):
+        ax.set_yscale("log")
     ax.margins(0.1, 0.12)
     ax.set(xlabel=cost, ylabel=f"{quality} ({better} is better)")
     place_labels(ax, [(c, q, name, colour[name]) for name, (c, q, *_) in points.items()])
