@@ -25,7 +25,7 @@ def unet_of_equal_macs(channels: int, side: int, target: int) -> UNet2DModel:
         ).eval()  # fmt: skip
 
     x, t = torch.zeros(1, channels, side, side), torch.zeros(1)
-    return min(map(build, range(8, 41, 4)), key=lambda net: abs(macs(net, x, t) - target))
+    return min(map(build, range(8, 65, 4)), key=lambda net: abs(macs(net, x, t) - target))
 
 
 def course_unet(channels: int, side: int) -> UNet2DModel:
