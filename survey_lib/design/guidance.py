@@ -33,6 +33,15 @@ __all__ = ["Autoguidance", "Classifier", "ClassifierFree", "DynamicThreshold", "
 class Guidance(ABC):
     """A denoiser that moves another's answer: `parts` shows from where to where, a call returns where to."""
 
+    scale: float | Tensor
+
+    def __post_init__(self) -> None:
+        scale = self.scale
+        fits = scale.ndim < 2 and bool(scale.isfinite().all()) if isinstance(scale, Tensor) else math.isfinite(scale)
+        if not fits:
+            got = f"a tensor {tuple(scale.shape)}" if isinstance(scale, Tensor) else scale
+            raise ValueError(f"a scale is a finite number, or a tensor (B,) of such; got {got}")
+
     @abstractmethod
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``reference, guided``: what the model itself says of x0, and what guidance makes of it. Both (B, ...)."""
@@ -59,9 +68,6 @@ class ClassifierFree(Guidance):
     null: Any
     scale: float | Tensor
     batched: bool = True
-
-    def __post_init__(self) -> None:
-        _check_scale(self.scale)
 
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D(cond)`` and its extrapolation away from ``D(null)``."""
@@ -99,9 +105,6 @@ class Classifier(Guidance):
     schedule: Schedule
     scale: float | Tensor
     conditional: bool = False
-
-    def __post_init__(self) -> None:
-        _check_scale(self.scale)
 
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D(x_t)``, and the same moved along the gradient of the classifier."""
@@ -141,9 +144,6 @@ class Autoguidance(Guidance):
     denoiser: Denoiser
     weaker: Denoiser
     scale: float | Tensor
-
-    def __post_init__(self) -> None:
-        _check_scale(self.scale)
 
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D`` and its extrapolation away from ``weaker``."""
@@ -246,13 +246,6 @@ def _wanted(cond: Any) -> Any:
     if cond is None:
         raise ValueError("guidance needs to know where to: pass cond=, the labels wanted")
     return cond
-
-
-def _check_scale(scale: float | Tensor) -> None:
-    fits = scale.ndim < 2 and bool(scale.isfinite().all()) if isinstance(scale, Tensor) else math.isfinite(scale)
-    if not fits:
-        got = f"a tensor {tuple(scale.shape)}" if isinstance(scale, Tensor) else scale
-        raise ValueError(f"a scale is a finite number, or a tensor (B,) of such; got {got}")
 
 
 def _of_examples(scale: float | Tensor, like: Tensor) -> float | Tensor:

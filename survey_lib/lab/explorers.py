@@ -124,15 +124,15 @@ class SamplerExplorer:
             drawn, recorder, cost = self.draw(method, budget, grid)
         except ValueError as refusal:  # too small a budget: a grey picture and the reason
             grey = torch.zeros_like(self._noise)
-            return self._png(grey, []), f"{refusal}."
+            return self._png(grey, Recorder()), f"{refusal}."
         apart = (drawn - self._reference.clamp(-1, 1)).square().mean().sqrt()
         where = "" if method.stochastic else f"; {number(apart, 2)} (root mean square) from the end of the exact path"
         return self._png(drawn, recorder), f"{cost}{where}.<br>{_LAST}"
 
-    def _png(self, drawn: Tensor, recorder: Recorder | list) -> bytes:
+    def _png(self, drawn: Tensor, recorder: Recorder) -> bytes:
         blank = torch.full((1, *drawn.shape[1:]), 255, dtype=torch.uint8)
         rows = [as_bytes(drawn)]
-        if recorder and recorder.times:
+        if recorder.times:
             times, seen, answers = recorder.pick(len(drawn))
             shown = torch.cat([unit(x, t, self.schedule) for t, x in zip(times, seen, strict=True)])
             missing = blank.repeat(len(drawn) - len(times), 1, 1, 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from survey_lib.lab.plots.labels import array, capital, end_labels, halo, ink, number, place_labels, plain_log
 from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels, styled
 
-#: Largest over smallest of the values that a linear axis can still show.
+#: Largest over smallest of the values that plain numbers on an axis can still show.
 SPAN = 30
 
 
@@ -192,7 +192,7 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
     low, high = min(e.min() for e in errors), max(e.max() for e in errors)
     ax.set_xlim(n[0] / 1.12, n[-1] * 1.12)
     ax.set_ylim(low / 2.5, high * 2.5)
-    if high < 30 * low:
+    if high < SPAN * low:
         plain_log(ax.yaxis)
     named = []
     for slope in slopes:

@@ -22,7 +22,7 @@ from torch import Tensor
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.losses import prior_kl, reconstruction
 from survey_lib.core.protocols import Denoiser, check_times
-from survey_lib.process.scheduling.chains import interpolate
+from survey_lib.process.scheduling.chains import asked, interpolate
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,12 @@ def bound_table(
         raise ValueError(f"the bound is on clean data: its grid ends at 0; this one ends at {times[-1]:g}")
     if corruption.eta == 0:
         raise ValueError("a chain without noise gives almost all data density zero: take eta > 0")
-    error, last = [], []
-    for t in times[:-1]:
-        x_t = corruption.corrupt(x0, t, generator=generator)
-        answer = denoiser(x_t, t, cond)
-        error.append((answer - x0).double().square().mean().cpu())
+    errors, last = [], []
+    for t, x_t, answer, error in asked(denoiser, corruption, x0, times[:-1], cond, generator):
+        errors.append(error)
         last.append(reconstruction(corruption, x_t, x0, answer, t, bins=bins).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
-    return Table(corruption, times, x0[0].numel(), torch.stack(error), torch.stack(last), prior)
+    return Table(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,13 +129,21 @@ def probe(
     alpha, sigma = schedule.scales(times)
     if not (alpha.min() > 0 and sigma.min() > 0):
         raise ValueError("a denoiser is probed where there is data and noise, alpha > 0 and sigma > 0; cut the grid")
-    corruption, error, power = Gaussian(schedule), [], []
+    corruption, errors, power = Gaussian(schedule), [], []
+    for t, x_t, answer, error in asked(denoiser, corruption, x0, times, cond, generator):
+        errors.append(error)
+        power.append(corruption.eps(x_t.double(), answer.double(), t).square().mean().cpu())
+    return Probe(schedule, times, torch.stack(errors), torch.stack(power))
+
+
+def asked(
+    denoiser: Denoiser, corruption: Gaussian, x0: Tensor, times: Tensor, cond: Any, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """``t, x_t, answer, E |x0 - answer|^2`` at each of ``times``: images noised, the denoiser asked once about them."""
     for t in times:
         x_t = corruption.corrupt(x0, t, generator=generator)
         answer = denoiser(x_t, t, cond)
-        error.append((answer - x0).double().square().mean().cpu())
-        power.append(corruption.eps(x_t.double(), answer.double(), t).square().mean().cpu())
-    return Probe(schedule, times, torch.stack(error), torch.stack(power))
+        yield t, x_t, answer, (answer - x0).double().square().mean().cpu()
 
 
 def optimal_variance(measured: Probe, *, by: str = "error", eta: float = 1.0) -> Variance:
