@@ -68,10 +68,49 @@ class Preconditioned(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         alpha, sigma = self.schedule.scales(t)
         skip, out = skip_out(self.kind, alpha, sigma, self.sigma_data)
-        c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
-        c_noise = -(alpha.log() - sigma.log()).clamp(-_LAM_LIMIT, _LAM_LIMIT) / 4
-        answer = self.net(expand(c_in, x_t) * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t)), cond)
+        answer = self.net(*_seen(x_t, alpha, sigma, self.sigma_data), cond)
         return expand(skip, x_t) * x_t + expand(out, x_t) * answer.to(x_t.dtype)
+
+
+class LabelPosterior(nn.Module):
+    """A network made into ``p(y | x_t)``, the classifier that is told how much noise there is.
+
+    ``net(c_in x_t, c_noise)`` gives logits (B, K). It sees what `Preconditioned` shows to its network, so one trained
+    classifier serves under every schedule too. Label y is column y.
+    """
+
+    def __init__(self, net: nn.Module, schedule: Schedule, sigma_data: float = 0.5):
+        super().__init__()
+        self.net, self.schedule, self.sigma_data = net, schedule, sigma_data
+
+    def forward(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """The network's logits, (B, K)."""
+        return self.net(*_seen(x_t, *self.schedule.scales(t), self.sigma_data))
+
+    def log_probs(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """``log p(y | x_t)`` of every y: (B, K) in nats."""
+        return self(x_t, t).log_softmax(1)
+
+    def log_prob(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
+        """``log p(cond | x_t)``: (B,) in nats, differentiable in ``x_t``."""
+        return _chosen(self.log_probs(x_t, t), cond)
+
+    def similarity(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
+        """The logit of ``cond`` alone, not weighed against the other labels: (B,)."""
+        return _chosen(self(x_t, t), cond)
+
+
+def _seen(x_t: Tensor, alpha: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    """What a network is shown: ``c_in x_t`` and ``c_noise`` (B,)."""
+    c_in = (alpha**2 * sigma_data**2 + sigma**2).rsqrt()
+    c_noise = -(alpha.log() - sigma.log()).clamp(-_LAM_LIMIT, _LAM_LIMIT) / 4
+    return expand(c_in, x_t) * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t))
+
+
+def _chosen(values: Tensor, cond: Tensor) -> Tensor:
+    """The column that each row asks for: (B, K), () or (B,) -> (B,)."""
+    cond = torch.as_tensor(cond, device=values.device)
+    return values.gather(1, cond.long().expand(len(values))[:, None])[:, 0]
 
 
 @dataclass(frozen=True)

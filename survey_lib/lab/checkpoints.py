@@ -17,14 +17,15 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from survey_lib.core.heads import Preconditioned
+from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
-from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 
-_NETS: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, Classifier)}
+Model = Preconditioned | LabelPosterior | Classifier
+_NETS: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier)}
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 
 
@@ -38,15 +39,14 @@ def names(root: Path | None = None) -> list[str]:
     return sorted(path.stem for path in folder(root).glob("*.safetensors"))
 
 
-def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *, root: Path | None = None) -> Path:
+def save(name: str, model: Model, about: dict[str, Any], *, root: Path | None = None) -> Path:
     """Write a denoiser or a classifier with its manifest; returns the path of the weights.
 
     ``about`` is what cannot be read off the network: data set, recipe, seed, minutes, device, scores.
     The weights are stored in half precision, which halves the file and moves scores less than the seed does.
     Raises ValueError for weights that half precision cannot hold, NaN among them.
     """
-    denoiser = isinstance(model, Preconditioned)
-    net = model.net if denoiser else model
+    net = model.net if isinstance(model, Preconditioned | LabelPosterior) else model
     weights = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     if bad := [key for key, value in weights.items() if not value.isfinite().all()]:
@@ -57,7 +57,7 @@ def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *
         "sha256": hashlib.sha256(data).hexdigest(),
         "net": type(net).__name__,
         "config": net.config,
-        "head": {"kind": model.kind, "sigma_data": model.sigma_data} if denoiser else None,
+        "head": _head(model),
         "parameters": sum(p.numel() for p in net.parameters()),
         **about,
     }
@@ -65,6 +65,13 @@ def save(name: str, model: Preconditioned | Classifier, about: dict[str, Any], *
     write_atomically(path, data)
     write_atomically(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode() + b"\n")
     return path
+
+
+def _head(model: Model) -> dict[str, Any] | None:
+    """What makes the network into a denoiser, or a classifier of noisy images; None for what sees clean ones."""
+    if not isinstance(model, Preconditioned | LabelPosterior):
+        return None
+    return {"kind": "labels" if isinstance(model, LabelPosterior) else model.kind, "sigma_data": model.sigma_data}
 
 
 def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
@@ -89,12 +96,11 @@ def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
         ) from error
 
 
-def load(
-    name: str, *, schedule: Schedule | None = None, device: str = "cpu", root: Path | None = None
-) -> Preconditioned | Classifier:
-    """A trained network in eval mode: a `Preconditioned` denoiser under ``schedule``, or a `Classifier`.
+def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", root: Path | None = None) -> Model:
+    """A trained network in eval mode: a `Preconditioned` denoiser or a `LabelPosterior` of noisy images, both under
+    ``schedule``, or a `Classifier` of clean ones.
 
-    A denoiser knows only noise levels, so any schedule will do; the default is `vp_linear`, DDPM's.
+    The first two know only noise levels, so any schedule will do; the default is `vp_linear`, DDPM's.
     Raises FileNotFoundError for an unknown name and ValueError for files that are damaged or do not fit.
     """
     about = manifest(name, root=root)
@@ -112,5 +118,11 @@ def load(
     except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]  # torch lists every layer, one a line
         raise ValueError(f"the weights in {path} do not fit the {about['net']} of its manifest: {detail}") from error
-    model = net if about["head"] is None else Preconditioned(net, schedule or vp_linear(), **about["head"])
+    head = about["head"]
+    if head is None:
+        model: Model = net
+    elif head["kind"] == "labels":
+        model = LabelPosterior(net, schedule or vp_linear(), head["sigma_data"])
+    else:
+        model = Preconditioned(net, schedule or vp_linear(), **head)
     return model.to(device).eval().requires_grad_(False)

@@ -1,7 +1,9 @@
 """How each shipped checkpoint is made. ``survey train NAME`` runs one from scratch.
 
-For each data set there are four: ``features`` and ``features2`` are classifiers whose hidden layer is the space in
-which images are compared; ``base`` is an unconditional denoiser, ``conditional`` one that knows the label.
+For each data set there are six: ``features`` and ``features2`` are classifiers whose hidden layer is the space in
+which images are compared; ``base`` is an unconditional denoiser, ``conditional`` one that knows the label. Guidance
+needs two more: ``noisy`` names labels at any noise level, and ``weak`` is a conditional denoiser that is smaller and
+stops early.
 """
 
 from __future__ import annotations
@@ -21,66 +23,72 @@ from tqdm.auto import tqdm
 
 from survey_lib.core import grids
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.heads import Preconditioned
+from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.integrators import multistep
+from survey_lib.core.losses import lognormal_times
 from survey_lib.core.schedules import edm, vp_linear
 from survey_lib.lab import checkpoints, metrics
 from survey_lib.lab.data import ImageSet, load
 from survey_lib.lab.runtime import HOME, suggest
 from survey_lib.lab.speed import fast, precision
 from survey_lib.lab.train import Recipe, Trainer
-from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.unet import UNet
 
 BASE = Recipe(batch=128, rate=5e-3)
 _STEPS = {"glyphs": 10000, "mnist": 6000}  # glyphs have 21 faces, slants and colours: there is more to learn
 _FEATURES = {"features": dict(widths=(24, 48, 96), kernel=3), "features2": dict(widths=(32, 64, 64), kernel=5)}
+_DENOISERS = {"base": (32, 64), "conditional": (32, 64), "weak": (16, 32)}  # widths
 _CLASSIFIER = dict(steps=3000, batch=128, rate=3e-3, noise=0.1)  # noise: the largest standard deviation on the inputs
+_NOISY = dict(steps=2000, batch=128, rate=2e-3, log_sigma_mean=BASE.log_sigma_mean, log_sigma_std=BASE.log_sigma_std)
+LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of sigma / alpha, at which a noisy classifier is scored
 
 
 def names() -> list[str]:
     """The checkpoints that `train` can make."""
-    return [f"{dataset}_{role}" for dataset in _STEPS for role in (*_FEATURES, "base", "conditional")]
+    return [f"{dataset}_{role}" for dataset in _STEPS for role in (*_FEATURES, *_DENOISERS, "noisy")]
 
 
 def train(name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest.
 
-    A denoiser takes up to three quarters of an hour, and a stopped training of one resumes; a classifier takes minutes.
+    A denoiser takes up to three quarters of an hour, and a stopped training of one resumes; the others take minutes.
     ``steps`` shortens the recipe (to try it out, best with a ``root`` of its own). Raises ValueError for an
     unknown name.
     """
     if name not in names():
         raise ValueError(f'no recipe "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
     dataset, _, role = name.partition("_")
-    make = train_classifier if role in _FEATURES else train_denoiser
+    make = train_classifier if role in _FEATURES else train_noisy if role == "noisy" else train_denoiser
     return make(name, load(dataset), role, device=device, steps=steps, root=root)
 
 
-def denoiser_for(images: ImageSet, *, conditional: bool = False, seed: int = 0) -> Preconditioned:
+def denoiser_for(
+    images: ImageSet, *, conditional: bool = False, seed: int = 0, widths: tuple[int, ...] = _DENOISERS["base"]
+) -> Preconditioned:
     """The course's U-Net (0.6 M parameters) for these images, untrained, as a denoiser."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # torch's initialisers know no generator
-        net = UNet(images.shape[0], widths=(32, 64), middle=4, classes=len(images.classes) if conditional else None)
+        net = UNet(images.shape[0], widths=widths, middle=4, classes=len(images.classes) if conditional else None)
     return Preconditioned(net, edm(), "edm", sigma_data=0.5)
 
 
 def denoiser_recipe(dataset: str, role: str) -> Recipe:
-    """How ``dataset_base`` or ``dataset_conditional`` is trained; a test holds the shipped ones to it."""
+    """How ``dataset_base``, ``_conditional`` or ``_weak`` is trained; a test holds the shipped ones to it."""
     recipe = replace(BASE, steps=_STEPS[dataset])
     if role == "base":
         return recipe
-    # A label takes much of the guessing away: a third of the steps comes as far.
-    return replace(recipe, steps=recipe.steps // 3, label_dropout=0.15, seed=1)
+    # A label takes much of the guessing away: a third of the steps comes as far, and a tenth not far enough.
+    return replace(recipe, steps=recipe.steps // (10 if role == "weak" else 3), label_dropout=0.15, seed=1)
 
 
 def train_denoiser(
     name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None
 ) -> Path:
     """An EDM denoiser by the loop of `survey_lib.lab.train`."""
-    conditional, recipe = role == "conditional", denoiser_recipe(images.name, role)
+    conditional, recipe = role != "base", denoiser_recipe(images.name, role)
     recipe = recipe if steps is None else replace(recipe, steps=steps)
-    model = denoiser_for(images, conditional=conditional, seed=recipe.seed)
+    model = denoiser_for(images, conditional=conditional, seed=recipe.seed, widths=_DENOISERS[role])
     state = HOME / "build" / "training" / (f"{name}.safetensors" if steps is None else f"{name}_{steps}.safetensors")
     trainer = Trainer(model, images, recipe, device=device, save_to=state)
     for _ in trainer.run(every=200, progress=True):
@@ -130,6 +138,75 @@ def train_classifier(
     }
     about = _data(images) | {"recipe": recipe, "seed": seed, "scores": scores}
     return checkpoints.save(name, net.eval(), about | _circumstances(time.perf_counter() - began, device), root=root)
+
+
+def train_noisy(name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None) -> Path:
+    """A classifier of the labels that sees what a denoiser sees: images at every noise level, and the level."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        labels = LabelPosterior(NoisyClassifier(images.shape[0], len(images.classes)), edm())
+    began, recipe = time.perf_counter(), _NOISY if steps is None else _NOISY | {"steps": steps}
+    _fit_noisy(labels.to(device, memory_format=torch.channels_last), images, device, **recipe)
+    scores = noisy_accuracy(labels, load(images.name, split="test"))
+    about = _data(images) | {"recipe": recipe, "seed": 0, "scores": scores}
+    return checkpoints.save(name, labels, about | _circumstances(time.perf_counter() - began, device), root=root)
+
+
+def _fit_noisy(
+    labels: LabelPosterior,
+    images: ImageSet,
+    device: str,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    log_sigma_mean: float,
+    log_sigma_std: float,
+) -> None:
+    """Adam under a one-cycle learning rate, on CLIP's loss at the noise levels of a denoiser's training."""
+    generator, corruption = torch.Generator().manual_seed(0), Gaussian(labels.schedule)
+    optimizer = torch.optim.Adam(labels.parameters(), lr=rate)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    labels.train()
+    for _ in tqdm(range(steps), desc="training", unit="step"):
+        index = torch.randint(len(images), (batch,), generator=generator)
+        t = lognormal_times(batch, labels.schedule, mean=log_sigma_mean, std=log_sigma_std, generator=generator)
+        x_t = corruption.corrupt(images.float(index), t, generator=generator)
+        with precision(device):
+            logits = labels(x_t.to(device, memory_format=torch.channels_last), t)
+        loss = contrastive_loss(logits, images.labels[index].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+    labels.eval()
+
+
+def contrastive_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """CLIP's loss (Radford et al. 2021, fig. 3) where the captions are the K labels: the mean of both directions.
+
+    Image to caption: cross-entropy among all K labels. Caption to image: cross-entropy among the images of the batch,
+    in which all images of the label share. Where the labels are equally frequent, both are least for
+    ``logits = log p(y | x) / p(y)``, up to a constant. ``logits`` (B, K), ``wanted`` (B,).
+    """
+    to_images = logits.log_softmax(0).gather(1, wanted[:, None])[:, 0]
+    shares = wanted.bincount(minlength=logits.shape[1])[wanted]  # each caption that occurs counts once
+    to_images = -(to_images / shares).sum() / len(wanted.unique())
+    return (F.cross_entropy(logits, wanted) + to_images) / 2
+
+
+def noisy_accuracy(labels: LabelPosterior, images: ImageSet, count: int = 2000) -> dict[str, float]:
+    """Of up to ``count`` images, the part whose label is found at each of `LEVELS` of sigma / alpha."""
+    index = torch.arange(min(count, len(images)))
+    x0, generator, schedule = images.float(index), torch.Generator().manual_seed(0), labels.schedule
+    labels, found = labels.cpu().eval(), {}
+    for level in LEVELS:
+        t = schedule.time(-torch.tensor(level, dtype=torch.float64).log())
+        x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
+        with torch.inference_mode():
+            named = torch.cat([labels(part, t).argmax(1) for part in x_t.split(500)])
+        found[f"accuracy_at_{level:g}"] = float((named == images.labels[index]).double().mean())
+    return found
 
 
 def _targets(images: ImageSet) -> dict[str, Tensor]:

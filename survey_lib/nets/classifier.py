@@ -1,11 +1,17 @@
-"""A small convolutional classifier; its last hidden layer is the feature space of the course's metrics."""
+"""Small convolutional classifiers: of clean images, whose hidden layer is where the metrics compare, and of noisy ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from survey_lib.nets.layers import NoiseEmbedding, ResidualBlock
+
+_LARGEST_LOG_SCALE = math.log(100)  # as in CLIP: beyond it a batch says too little of the gradient
 
 
 class Classifier(nn.Module):
@@ -48,3 +54,62 @@ class Classifier(nn.Module):
     def classify(self, x: Tensor) -> tuple[Tensor, ...]:
         """The most probable label of each head: a tuple of (B,)."""
         return tuple(logits.argmax(1) for logits in self(x).split(self.heads, dim=1))
+
+
+class NoisyClassifier(nn.Module):
+    """``net(x, c_noise)``, (B, C, H, W), (B,) -> logits (B, classes): what is it, seen through so much noise?
+
+    The way down of a U-Net: the image folded into patches, residual blocks that know the noise level, half the size
+    at each of ``widths``, the mean over the last map. A logit is a similarity, as in CLIP (Radford et al. 2021,
+    fig. 3): ``exp(log_scale) f . g`` with unit vectors f of the image and g of the label, of ``dims`` numbers.
+
+    Height and width are multiples of ``patch * 2 ** (len(widths) - 1)``. Raises ValueError for other images.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        classes: int = 10,
+        *,
+        widths: Sequence[int] = (32, 64),
+        blocks: int = 2,
+        dims: int = 64,
+        patch: int = 2,
+        embedding: int = 64,
+    ):
+        super().__init__()
+        self.config = dict(
+            channels=channels, classes=classes, widths=tuple(widths), blocks=blocks, dims=dims, patch=patch,
+            embedding=embedding,
+        )  # fmt: skip
+        self.channels, self.classes, self.patch = channels, classes, patch
+        self.multiple = patch * 2 ** (len(widths) - 1)
+        self.noise = NoiseEmbedding(embedding)
+        self.enter = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.shrink, self.levels = nn.ModuleList(), nn.ModuleList()
+        for index, width in enumerate(widths):
+            self.shrink.append(nn.Conv2d(widths[index - 1], width, 3, stride=2, padding=1) if index else nn.Identity())
+            self.levels.append(nn.ModuleList(ResidualBlock(width, width, embedding) for _ in range(blocks)))
+        self.norm, self.embed = nn.GroupNorm(1, widths[-1]), nn.Linear(widths[-1], dims)
+        self.captions = nn.Parameter(torch.randn(classes, dims))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # where CLIP starts
+
+    def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Unit vectors (B, dims) of the images."""
+        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % self.multiple or x.shape[3] % self.multiple:
+            raise ValueError(
+                f"this classifier takes images (B, {self.channels}, H, W) with H and W multiples of {self.multiple}; "
+                f"got {tuple(x.shape)}"
+            )
+        e = F.silu(self.noise(c_noise))
+        h = self.enter(F.pixel_unshuffle(x, self.patch))
+        for shrink, blocks in zip(self.shrink, self.levels, strict=True):
+            h = shrink(h)
+            for block in blocks:
+                h = block(h, e)
+        return F.normalize(self.embed(F.silu(self.norm(h)).mean((2, 3))).to(self.captions.dtype))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        scale = self.log_scale.clamp(max=_LARGEST_LOG_SCALE).exp()
+        # not a matrix product: autocast would round a logit of 30 to the next eighth
+        return scale * (self.features(x, c_noise)[:, None] * F.normalize(self.captions)).sum(2)
