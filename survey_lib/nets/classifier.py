@@ -1,4 +1,4 @@
-"""Small convolutional classifiers: of clean images, whose hidden layer is where the metrics compare, and of noisy ones."""
+"""Small convolutional classifiers: of clean images, with the features that metrics compare, and of noisy images."""
 
 from __future__ import annotations
 
