@@ -128,6 +128,14 @@ class GaussianMixture(_Continuous):
         """``p(k | x_t)``: (B, K) in float64."""
         return self._log_joint(*self._prepare(x_t, t, schedule)).softmax(1)
 
+    def label_log_probs(self, x_t: Tensor, t: Tensor | float, schedule: Any) -> Tensor:
+        """``log p(label | x_t)``, in the order of the labels: (B, labels) in float64."""
+        if self.labels is None:
+            raise ValueError("this law has no labels: give labels=")
+        joint, labels = self._log_joint(*self._prepare(x_t, t, schedule)), self.labels.to(x_t.device)
+        each = [joint[:, labels == label].logsumexp(1) for label in labels.unique()]
+        return torch.stack(each, 1).log_softmax(1)
+
     def log_prob(self, x: Tensor, t: Tensor | float = 0.0, schedule: Any = None) -> Tensor:
         """``log p_t(x)`` (B,) in float64. Raises ValueError where a component is a point and no noise spreads it."""
         x, alpha, sigma = self._prepare_density(x, t, schedule)

@@ -79,7 +79,7 @@ class ClassifierFree(Guidance):
             away, towards = self.denoiser(torch.cat([x_t, x_t]), twice, torch.cat([null, cond])).chunk(2)
         else:
             away, towards = self.denoiser(x_t, t, null), self.denoiser(x_t, t, cond)
-        return towards, _extrapolate(away, towards, self.scale)
+        return towards, extrapolate(away, towards, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ class Autoguidance(Guidance):
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D`` and its extrapolation away from ``weaker``."""
         strong = self.denoiser(x_t, t, cond)
-        return strong, _extrapolate(self.weaker(x_t, t, cond), strong, self.scale)
+        return strong, extrapolate(self.weaker(x_t, t, cond), strong, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +257,6 @@ def _of_examples(scale: float | Tensor, like: Tensor) -> float | Tensor:
     return expand(scale.to(like.device, like.dtype), like)
 
 
-def _extrapolate(start: Tensor, end: Tensor, scale: float | Tensor) -> Tensor:
+def extrapolate(start: Tensor, end: Tensor, scale: float | Tensor) -> Tensor:
     """``start + scale (end - start)``, exactly ``start`` at 0 and ``end`` at 1."""
     return torch.lerp(start, end, _of_examples(scale, end))
