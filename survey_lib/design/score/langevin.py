@@ -1,0 +1,155 @@
+"""Langevin dynamics at one level of noise, and down a ladder of them: NCSN (Song & Ermon 2019).
+
+At a fixed level the noised data have a law with a known score, and a random walk that drifts along the score settles
+on it. At little noise the walk stays where it started: between far peaks the score says nothing of which is heavier.
+Begun at much noise, where all peaks are one, it finds the shares first and the details later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from survey_lib.core import protocols
+from survey_lib.core.exponential import Level, combine, levels
+from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.schedules import Schedule
+
+#: ``precondition(z, noise)`` is ``M z`` for a symmetric matrix M that may depend on the level ``sigma / alpha``.
+Preconditioner = Callable[[Tensor, float], Tensor]
+
+
+def score_of(denoiser: Denoiser, schedule: Schedule) -> Callable[..., Tensor]:
+    """``score(x_t, t, cond) = (alpha x0 - x_t) / sigma^2``, the gradient of ``log p(x_t)`` (Tweedie's formula).
+
+    Raises ValueError where sigma is 0: there is no noise that would give the data a density.
+    """
+
+    def score(x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
+        alpha, sigma = schedule.scales(t)
+        if not (sigma > 0).all():
+            raise ValueError("clean data have no score: ask at a time with sigma > 0")
+        x0 = denoiser(x_t, torch.as_tensor(t, dtype=torch.float64), cond)
+        return (expand(alpha, x_t) * x0 - x_t) / expand(sigma**2, x_t)
+
+    return score
+
+
+def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clean: bool = True) -> Tensor:
+    """NCSN's levels (Song & Ermon 2019, sec. 4.3): times at which ``u = sigma / alpha`` falls by one factor a step.
+
+    ``count`` times from ``u = high`` to ``u = low``, and, with ``clean``, 0 behind them: the final denoising
+    (Jolicoeur-Martineau et al. 2021, sec. 3.1). The paper has 10 levels from 1 to 0.01, for data in [0, 1].
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise ValueError(f"a ladder has at least 2 levels of noise, a whole number; got {count!r}")
+    if not 0 < low < high:
+        raise ValueError(f"levels fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
+    ends = -torch.tensor([high, low], dtype=torch.float64).log()
+    if ends[0] < schedule.lam(1.0) - 1e-9:
+        most = math.exp(-schedule.lam(1.0))
+        raise ValueError(f"{schedule.name} reaches sigma / alpha = {most:.4g} and no more; got high = {high:g}")
+    times = schedule.time(torch.linspace(*ends.tolist(), count, dtype=torch.float64))
+    return torch.cat([times, times.new_zeros(1)]) if clean else times
+
+
+@torch.no_grad()
+def langevin(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x: Tensor,
+    t: Tensor | float,
+    *,
+    steps: int,
+    rate: float = 0.2,
+    precondition: Preconditioner | None = None,
+    cond: Any = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Langevin steps at one level of noise (Song & Ermon 2019, eq. 4): ``x + (a / 2) score + sqrt(a) z``.
+
+    The step is measured in the noise, ``a = rate sigma^2``, so that it is ``rate / 2`` of the way to the denoiser's
+    answer: ``x + (rate / 2) (alpha x0 - x) + sqrt(rate) sigma z``. It settles on the law of ``x_t`` up to order
+    ``rate``, and needs ``rate < 4``. A ``precondition`` M makes it ``x + (a / 2) M M score + sqrt(a) M z`` (PDS, Ma et
+    al. 2022): other paces along other directions, and the same law to settle on.
+
+    Evaluations: ``steps``.
+    """
+    (level,) = levels(schedule, torch.as_tensor(t, dtype=torch.float64).reshape(1))
+    _check(steps, rate)
+    if level.sigma == 0:
+        raise ValueError("at t = 0 there is no noise and no score to drift along: take a time with sigma > 0")
+    for _ in range(steps):
+        x0 = denoiser(x, level.t, cond)
+        if callback:
+            callback(x, level.t, x0)
+        x = _step(x, x0, level, rate, precondition, generator)
+    return x
+
+
+@torch.no_grad()
+def annealed_langevin(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    *,
+    steps: int,
+    rate: float = 0.2,
+    precondition: Preconditioner | None = None,
+    cond: Any = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Annealed Langevin dynamics (Song & Ermon 2019, alg. 1): ``steps`` Langevin steps at every level of ``times``.
+
+    In ``x / alpha`` and ``u = sigma / alpha`` the step at level i is ``a_i = rate u_i^2``; the paper writes it
+    ``eps u_i^2 / u_L^2``, so that its ``eps = 2e-5`` at ``u_L = 0.01`` is ``rate = 0.2``. ``x`` is noise at
+    ``times[0]``. A grid that ends above 0 leaves the noise of its last level in; one that ends at 0 takes it out with
+    the denoiser's answer (Jolicoeur-Martineau et al. 2021), which no Langevin step does. See `langevin`, `noise_times`.
+
+    Evaluations: ``levels * steps``, and one more if the grid ends at 0.
+    """
+    grid = levels(schedule, check_times(times))
+    _check(steps, rate)
+    if grid[0].alpha == 0:
+        raise ValueError("at alpha = 0 the level sigma / alpha is infinite: start the ladder a little lower")
+    noisy = grid if grid[-1].sigma > 0 else grid[:-1]
+    options = {"steps": steps, "rate": rate, "precondition": precondition}
+    for above, level in zip([grid[0], *noisy], noisy, strict=False):
+        x = x * (level.alpha / above.alpha)  # x / alpha stays
+        x = langevin(denoiser, schedule, x, level.t, cond=cond, generator=generator, callback=callback, **options)
+    if noisy is grid:
+        return x
+    x0 = denoiser(x, noisy[-1].t, cond)
+    if callback:
+        callback(x, noisy[-1].t, x0)
+    return x0
+
+
+def _step(
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    rate: float,
+    precondition: Preconditioner | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    z = protocols.normal(x.shape, generator, x.dtype).to(x.device)
+    if precondition is None:
+        return combine([1 - rate / 2, rate / 2 * at.alpha, math.sqrt(rate) * at.sigma], [x, x0, z])
+    noise = at.sigma / at.alpha
+    pull = precondition(at.alpha * x0 - x, noise)
+    return x + precondition(combine([rate / 2, math.sqrt(rate) * at.sigma], [pull, z]), noise)
+
+
+def _check(steps: int, rate: float) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps is a whole number, 1 or more; got {steps!r}")
+    if not 0 < rate < 4:
+        raise ValueError(f"a rate lies between 0 and 4, from where on the walk runs away; got {rate:g}")
