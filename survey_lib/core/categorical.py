@@ -53,6 +53,10 @@ class Categorical:
         """``q(x_t | x0)``: integers (B, ...) -> probabilities (B, ..., K) in float64."""
         return _rows(self._matrix(0.0, t, x0), x0)
 
+    def likelihood(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """``q(x_t | x0 = k)`` for every category k: integers (B, ...) -> (B, ..., K) in float64, no law over k."""
+        return _rows(self._matrix(0.0, t, x_t).mT, x_t)
+
     def posterior(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float) -> Tensor:
         """``p(x_s | x_t) = sum_k q(x_s | x_t, x0 = k) p(x0 = k)`` for probabilities ``x0`` (B, ..., K).
 
@@ -62,8 +66,9 @@ class Categorical:
         """
         t, s = check_step(t, s)
         self._check_answer(x_t, x0)
-        explains = _rows(self._matrix(0.0, t, x_t).mT, x_t)  # q(x_t | x0 = k)
-        weights = torch.where(explains > 0, x0.double() / explains, 0)
+        explains = self.likelihood(x_t, t)
+        possible = explains > 0
+        weights = torch.where(possible, x0.double() / torch.where(possible, explains, 1), 0)  # 0 / 0 has no gradient
         joint = _rows(self._matrix(s, t, x_t).mT, x_t) * _apply(weights, self._matrix(0.0, s, x_t))
         return _normalise(joint).to(x0.dtype)
 

@@ -140,6 +140,7 @@ def step_kl(
     if isinstance(corruption, Categorical):
         certain = torch.nn.functional.one_hot(x0.long(), len(corruption.stationary)).double()
         true, model = (corruption.posterior(x_t, p.double(), t, s) for p in (certain, x0_hat))
+        model = torch.where(true > 0, model, 1)  # what cannot be has no say, nor a gradient of 0 / 0
         return _total(torch.xlogy(true, true) - torch.xlogy(true, model))
     t, s = check_step(t, s)
     if corruption.eta == 0 or not (corruption.schedule.scales(s)[1] > 0).all():

@@ -20,12 +20,17 @@ from torch import nn
 from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
+from survey_lib.nets.autoencoder import Autoencoder
+from survey_lib.nets.beside import Beside
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
 Model = Preconditioned | LabelPosterior | Classifier
-_NETS: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier)}
+_NETS: dict[str, type[nn.Module]] = {
+    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Beside, Autoencoder, Transformer)
+}
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 
 

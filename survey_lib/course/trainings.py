@@ -1,0 +1,291 @@
+"""Trainings whose loss belongs to a room of the course: lesson 11's chains on grey levels and on tokens.
+
+``survey train NAME`` makes a shipped one; `discrete_run` makes any kind with any seed, for comparisons over seeds.
+Each takes minutes on one core, and is written only when whole; one that was stopped begins anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from survey_lib.core import grids
+from survey_lib.core.categorical import Categorical, absorbing, discretised_gaussian, mask_and_replace, uniform
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.integrators import multistep
+from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times, stratified_times
+from survey_lib.core.protocols import Callback, Denoiser
+from survey_lib.core.samplers import ancestral
+from survey_lib.core.schedules import vp_cosine
+from survey_lib.design import discrete
+from survey_lib.lab import checkpoints, data, levels, metrics, recipes
+from survey_lib.lab.fit import Plan, fit, quick
+from survey_lib.lab.runtime import require, suggest
+from survey_lib.lab.speed import precision
+from survey_lib.nets.autoencoder import Autoencoder
+from survey_lib.nets.beside import Beside
+from survey_lib.nets.transformer import Transformer
+from survey_lib.nets.unet import UNet
+
+#: What can be trained on grey levels. ``gaussian_plain`` has no auxiliary loss, ``bits_plain`` no self-conditioning.
+KINDS = ("uniform", "absorbing", "gaussian", "gaussian_plain", "bits", "bits_plain", "continuous")
+DATASETS = ("glyphs", "mnist")
+_CHAINS: dict[str, Callable[[int], Categorical]] = {
+    "uniform": uniform,
+    "absorbing": absorbing,
+    "gaussian": discretised_gaussian,
+    "gaussian_plain": discretised_gaussian,
+    "replace": mask_and_replace,
+}
+_BITS = (levels.LEVELS - 1).bit_length()
+_WIDTHS = (24, 48)
+
+
+# ---------------------------------------------------------------------- names, for `survey train`
+
+_LEVELS = ("uniform", "absorbing", "gaussian", "bits")  # the kinds that ship
+_TOKENS = ("replace", "absorbing", "causal")
+
+
+def names() -> list[str]:
+    """The checkpoints that `train` makes."""
+    roles = [f"levels_{kind}" for kind in _LEVELS] + ["codes"] + [f"codes_{kind}" for kind in _TOKENS]
+    return [f"{dataset}_{role}" for dataset in DATASETS for role in roles]
+
+
+def plan_of(name: str) -> Plan:
+    """How the checkpoint ``name`` is trained; a test holds the shipped ones to it."""
+    if name not in names():
+        raise ValueError(f'no training "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
+    _, _, role = name.partition("_")
+    what, _, kind = role.partition("_")
+    if what == "levels":
+        return _level_plan(kind, 0)
+    return Plan(steps=1000, rate=2e-3) if not kind else Plan(steps=1500, rate=2e-3, label_dropout=0.15)
+
+
+def _level_plan(kind: str, seed: int) -> Plan:
+    return Plan(auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
+
+
+def train(name: str, *, steps: int | None = None, root: Path | None = None, progress: bool = True) -> Path:
+    """Make the checkpoint ``name`` from scratch and save it with its manifest; ``steps`` shortens the plan.
+
+    The token nets need the shipped ``codes``. Raises ValueError for an unknown name.
+    """
+    plan = plan_of(name)
+    plan = plan if steps is None else replace(plan, steps=steps)
+    dataset, _, role = name.partition("_")
+    what, _, kind = role.partition("_")
+    began = time.perf_counter()
+    if what == "levels":
+        model, scores = _trained_levels(dataset, kind, plan, progress)
+    elif not kind:
+        model, scores = _trained_codes(dataset, plan, progress)
+    else:
+        model, scores = _trained_tokens(dataset, kind, plan, progress)
+    about = recipes._data(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
+    about |= recipes._circumstances(time.perf_counter() - began, "cpu") | {"scores": scores}
+    return checkpoints.save(name, model, about, root=root)
+
+
+# ---------------------------------------------------------------------- grey levels
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A denoiser of grey levels of one of the `KINDS`, the noise it undoes, and one call to sample from any of them."""
+
+    kind: str
+    denoiser: Denoiser
+    corruption: Categorical | Gaussian
+    net: nn.Module
+
+    def sample(self, count: int, steps: int, *, generator: torch.Generator, callback: Callback | None = None) -> Tensor:
+        """``count`` images of levels (count, 1, 16, 16), int64, by ``steps`` evaluations.
+
+        Categories: the chain's own bridge on a uniform grid. Bits: DDPM's bridge on a uniform grid, as in the paper.
+        Continuous: the second-order multistep sampler on Karras's grid. Numbers are rounded to levels at the end.
+        """
+        side, how = levels.SIZE, {"generator": generator, "callback": callback}
+        if isinstance(self.corruption, Categorical):
+            x = self.corruption.prior((count, 1, side, side), generator=generator)
+            return ancestral(self.denoiser, self.corruption, x, grids.uniform(steps), **how)
+        if self.kind == "continuous":
+            x, schedule = self.corruption.prior((count, 1, side, side), generator=generator), self.corruption.schedule
+            drawn = multistep(self.denoiser, schedule, x, grids.karras(steps, schedule), callback=callback)
+            return levels.from_image(drawn)
+        x = self.corruption.prior((count, _BITS, side, side), generator=generator)
+        denoiser = discrete.Remembering(self.denoiser) if self.kind == "bits" else self.denoiser
+        return discrete.from_bits(ancestral(denoiser, self.corruption, x, grids.uniform(steps), **how), _BITS)
+
+
+def discrete_run(dataset: str, kind: str, seed: int, *, steps: int | None = None, progress: bool = False) -> Trained:
+    """Train one of the `KINDS` on the 8 grey levels of a data set: at most two minutes of one core."""
+    plan = _level_plan(require("kind", kind, str, choices=KINDS), seed)
+    x0, _ = levels.levels(dataset)
+    return _finished(kind, _fit_levels(kind, x0, plan if steps is None else replace(plan, steps=steps), progress))
+
+
+def trained(dataset: str, kind: str, *, root: Path | None = None) -> Trained:
+    """The shipped `discrete_run` of seed 0."""
+    loaded = checkpoints.load(f"{dataset}_levels_{kind}", schedule=vp_cosine(), root=root)
+    return _finished(kind, loaded if isinstance(loaded, Preconditioned) else _level_model(kind, loaded))
+
+
+def _level_model(kind: str, net: nn.Module | None = None) -> nn.Module:
+    """An untrained denoiser of ``kind``, or one around the ``net`` given."""
+    if kind in _CHAINS:
+        chain = _CHAINS[kind](levels.LEVELS)
+        net = net or UNet(len(chain.stationary), widths=_WIDTHS)
+        return discrete.CategoricalDenoiser(net, chain, levels.LEVELS)
+    if kind == "continuous":
+        return Preconditioned(net or UNet(1, widths=_WIDTHS), vp_cosine(), "edm", sigma_data=0.5)
+    beside = {"bits": _BITS, "bits_plain": 0}[kind]
+    return Preconditioned(net or Beside(_BITS, beside, widths=_WIDTHS), vp_cosine(), "edm", sigma_data=1.0)
+
+
+def _fit_levels(kind: str, x0: Tensor, plan: Plan, progress: bool) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)  # torch's initialisers know no generator
+        model = _level_model(kind)
+
+    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
+        x = x0[batch]
+        if kind in _CHAINS:
+            t, s = discrete.chain_steps(len(x), plan.chain, generator=generator)
+            return plan.chain * discrete.hybrid_loss(
+                model, model.corruption, x, t, s, auxiliary=plan.auxiliary, generator=generator
+            )
+        t = lognormal_times(len(x), model.schedule, mean=-0.4, std=1.4, generator=generator)
+        about = {"weight": edm_weight(model.schedule.lam(t), model.sigma_data), "generator": generator}
+        if kind == "continuous":
+            return denoising_loss(model, Gaussian(model.schedule), levels.to_image(x), t, **about)
+        share = 0.5 if kind == "bits" else 0.0
+        bits = discrete.to_bits(x, _BITS)
+        return discrete.self_conditioned_loss(model, Gaussian(model.schedule), bits, t, share=share, **about)
+
+    return fit(model, loss, len(x0), plan, progress=progress)
+
+
+def _finished(kind: str, model: nn.Module) -> Trained:
+    corruption = model.corruption if kind in _CHAINS else Gaussian(model.schedule)
+    return Trained(kind, quick(model), corruption, model.net)
+
+
+def _trained_levels(dataset: str, kind: str, plan: Plan, progress: bool) -> tuple[nn.Module, dict[str, float]]:
+    x0, _ = levels.levels(dataset)
+    model = _fit_levels(kind, x0, plan, progress)
+    count, generator = 2000, torch.Generator().manual_seed(0)
+    eye = checkpoints.load(f"{dataset}_features")
+    real = metrics.features(
+        eye, levels.for_features(levels.levels(dataset, split="test", count=2 * count)[0], eye.channels)
+    )
+    drawn = _finished(kind, model).sample(count, 50, generator=generator)
+    fake = metrics.features(eye, levels.for_features(drawn, eye.channels))
+    scores = {
+        "fd": metrics.frechet_distance(real[:count], fake),
+        "fd_floor": metrics.floor(metrics.frechet_distance, real, count, generator=generator),
+    }
+    return (model if isinstance(model, Preconditioned) else model.net), scores
+
+
+# ---------------------------------------------------------------------- tokens
+
+
+def tokenizer(dataset: str, *, root: Path | None = None) -> Autoencoder:
+    """The shipped autoencoder with a codebook."""
+    return checkpoints.load(f"{dataset}_codes", root=root)
+
+
+def token_denoiser(dataset: str, kind: str, *, root: Path | None = None) -> discrete.CategoricalDenoiser:
+    """The shipped denoiser of tokens for the chain "replace" (mask-and-replace) or "absorbing", its ``.corruption``."""
+    net = checkpoints.load(f"{dataset}_codes_{kind}", root=root)
+    return discrete.CategoricalDenoiser(net, _CHAINS[kind](net.config["outputs"]), net.config["outputs"]).eval()
+
+
+def token_causal(dataset: str, *, root: Path | None = None) -> Transformer:
+    """The shipped autoregressive network of tokens."""
+    return checkpoints.load(f"{dataset}_codes_causal", root=root)
+
+
+def all_tokens(codes: Autoencoder, images: Tensor) -> Tensor:
+    """Bytes (N, C, H, W) to tokens (N, L)."""
+    with torch.no_grad(), precision():
+        return torch.cat([codes.tokens(data.to_float(chunk)) for chunk in images.split(1000)])
+
+
+def _trained_codes(dataset: str, plan: Plan, progress: bool) -> tuple[Autoencoder, dict[str, float]]:
+    images = data.load(dataset)
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        model = Autoencoder(images.shape[0], codes=64)
+
+    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
+        x = images.float(batch).contiguous(memory_format=torch.channels_last)
+        z = model.encode(x)
+        code, index = model.quantise(z)
+        away = (z - code.detach()).float().square().flatten(1).mean(1)
+        model.codebook.learn(z.detach().movedim(1, -1), index, generator=generator)
+        return (model.decode(code).float() - x).square().flatten(1).mean(1) + 0.25 * away
+
+    model = fit(model, loss, len(images), plan, progress=progress)
+    test = data.load(dataset, split="test", count=2000)
+    with torch.no_grad():
+        again = torch.cat([model(chunk) for chunk in test.float().split(500)]).clamp(-1, 1)
+    eye = checkpoints.load(f"{dataset}_features")
+    used = all_tokens(model, test.images).unique().numel()
+    return model, {
+        "mean_square": float((again - test.float()).square().mean()),
+        "fd": metrics.frechet_distance(metrics.features(eye, test.images), metrics.features(eye, again)),
+        "codes_used": float(used),
+    }
+
+
+def _trained_tokens(dataset: str, kind: str, plan: Plan, progress: bool) -> tuple[Transformer, dict[str, float]]:
+    codes, images = tokenizer(dataset), data.load(dataset)
+    x0, classes = all_tokens(codes, images.images), len(images.classes)
+    count = codes.config["codes"]
+    chain = None if kind == "causal" else _CHAINS[kind](count)
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        net = Transformer(
+            count if chain is None else len(chain.stationary), count, x0.shape[1], classes=classes, causal=chain is None
+        )
+    model = net if chain is None else discrete.CategoricalDenoiser(net, chain, count)
+
+    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
+        x, dropped = x0[batch], torch.rand(len(batch), generator=generator) < plan.label_dropout
+        cond = images.labels[batch].masked_fill(dropped, classes)
+        if chain is None:
+            return F.cross_entropy(net(x, None, cond).float().movedim(-1, 1), x, reduction="none").mean(1)
+        t = stratified_times(len(x), generator=generator)
+        return discrete.cross_entropy(model, chain, x, t, cond=cond, generator=generator)
+
+    model = fit(model, loss, len(x0), plan, progress=progress)
+    return _token_scores(dataset, codes, model, images.labels)
+
+
+def _token_scores(dataset: str, codes: Autoencoder, model: nn.Module, labels: Tensor) -> tuple[Transformer, dict]:
+    """Fréchet distance of 2000 decoded samples, at 25 steps (a causal network: as many as there are tokens)."""
+    count, generator = 2000, torch.Generator().manual_seed(0)
+    cond = data.load(dataset, split="test", count=count).labels
+    with precision():
+        if isinstance(model, Transformer):
+            net, drawn = model, discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
+        else:
+            net = model.net
+            x = model.corruption.prior((count, net.length), generator=generator)
+            drawn = ancestral(quick(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)
+        with torch.no_grad():
+            pictures = torch.cat([codes.decode_tokens(part).float() for part in drawn.split(500)]).clamp(-1, 1)
+    eye = checkpoints.load(f"{dataset}_features")
+    real = metrics.features(eye, data.load(dataset, split="test", count=count).images)
+    return net, {"fd": metrics.frechet_distance(real, metrics.features(eye, pictures))}

@@ -1,0 +1,49 @@
+"""Small grey images with few levels: data sets as integers, for chains on categories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from survey_lib.lab import data
+
+LEVELS = 8  # grey levels
+SIZE = 16  # pixels a side
+_LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+
+
+def levels(dataset: str, *, split: str = "train", count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Images as integers (N, 1, 16, 16) from 0 to 7, and their labels (N,).
+
+    Colour becomes luminance, 28 pixels get a rim of 2 to be 32, and these the mean of each 2 x 2: the levels are
+    equal eighths of the bytes.
+    """
+    images = data.load(dataset, split=split, count=count)
+    found = [_coarse(chunk) for chunk in images.images.split(4096)]
+    return torch.cat(found), images.labels
+
+
+def to_image(x: Tensor, count: int = LEVELS) -> Tensor:
+    """Levels to numbers in [-1, 1], equally spaced: float32."""
+    return x.float() * (2 / (count - 1)) - 1
+
+
+def from_image(x: Tensor, count: int = LEVELS) -> Tensor:
+    """Numbers to the nearest level: int64; what lies outside [-1, 1] is clamped."""
+    return ((x + 1) * ((count - 1) / 2)).round().clamp(0, count - 1).long()
+
+
+def for_features(x: Tensor, channels: int) -> Tensor:
+    """Levels (N, 1, 16, 16) as the images (N, channels, 32, 32) in [-1, 1] that feature networks know."""
+    large = F.interpolate(to_image(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+    return large.expand(-1, channels, -1, -1)
+
+
+def _coarse(images: Tensor) -> Tensor:
+    x = images.float()
+    if x.shape[1] == 3:
+        x = (x * _LUMINANCE.reshape(3, 1, 1)).sum(1, keepdim=True)
+    rim = -x.shape[-1] % SIZE // 2
+    x = F.adaptive_avg_pool2d(F.pad(x, (rim,) * 4), SIZE)
+    return (x * (LEVELS / 256)).long().clamp(0, LEVELS - 1)

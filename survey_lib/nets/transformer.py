@@ -1,0 +1,93 @@
+"""A small transformer over tokens: both ways for diffusion, one way for autoregression."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding
+
+
+class Transformer(nn.Module):
+    """``net(x, c_noise, cond)``: tokens (B, length) of ``states`` kinds -> logits (B, length, outputs).
+
+    Learned positions; ``layers`` of attention and a layer four times as wide; noise level and label scale and shift
+    what each layer sees (FiLM), and so cost nothing a token. ``classes``: number of labels; ``cond`` is then (B,) of
+    integers, and ``classes`` itself (or None) stands for "no label".
+
+    ``causal``: the answer at a place depends on the places before it alone, its own token not among them; the first
+    sees a token of its own. There is no noise then: c_noise is None. Raises ValueError for tokens of another length.
+    """
+
+    def __init__(
+        self,
+        states: int,
+        outputs: int,
+        length: int,
+        *,
+        width: int = 64,
+        layers: int = 4,
+        heads: int = 4,
+        classes: int | None = None,
+        causal: bool = False,
+    ):
+        super().__init__()
+        self.config = dict(
+            states=states, outputs=outputs, length=length, width=width, layers=layers, heads=heads, classes=classes,
+            causal=causal,
+        )  # fmt: skip
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} heads of attention")
+        self.length, self.states, self.classes, self.causal = length, states, classes, causal
+        self.embed = nn.Embedding(states + causal, width)  # one more to begin with
+        self.places = nn.Parameter(torch.zeros(length, width))
+        self.noise = None if causal else NoiseEmbedding(width)
+        self.label = None if classes is None else LabelEmbedding(classes, width)
+        self.blocks = nn.ModuleList(_Layer(width, heads, causal) for _ in range(layers))
+        self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, outputs)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor | None, cond: Tensor | None = None) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.length or x.is_floating_point():
+            raise ValueError(f"this transformer takes integers (B, {self.length}); got {x.dtype} {tuple(x.shape)}")
+        if (c_noise is None) != self.causal:
+            raise ValueError("a causal transformer knows no noise, c_noise=None; the others need it, (B,)")
+        if self.causal:
+            x = F.pad(x[:, :-1], (1, 0), value=self.states)
+        h = self.embed(x) + self.places
+        e = h.new_zeros(len(x), h.shape[2]) if c_noise is None else self.noise(c_noise)
+        if self.label is not None:
+            e = e + self.label(cond, len(x))
+        elif cond is not None:
+            raise ValueError("this transformer was built without classes, so cond must be None")
+        e = F.silu(e)
+        for block in self.blocks:
+            h = block(h, e)
+        return self.leave(self.norm(h))
+
+
+class _Layer(nn.Module):
+    """Attention, then a wide layer; both start at zero and are added to what they see."""
+
+    def __init__(self, width: int, heads: int, causal: bool):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.film = nn.Linear(width, 4 * width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        for layer in (self.out, self.narrow):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:  # (B, L, width), (B, width)
+        scale_a, shift_a, scale_w, shift_w = self.film(e).unsqueeze(1).chunk(4, dim=-1)
+        seen = torch.addcmul(shift_a, self.norms[0](h), 1 + scale_a)
+        qkv = rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
+        mixed = F.scaled_dot_product_attention(*qkv, is_causal=self.causal)
+        h = h + self.out(rearrange(mixed, "b n l c -> b l (n c)"))
+        seen = torch.addcmul(shift_w, self.norms[1](h), 1 + scale_w)
+        return h + self.narrow(F.gelu(self.wide(seen)))
