@@ -29,7 +29,7 @@ from survey_lib.core.schedules import Schedule
 
 @dataclass(frozen=True)
 class Damped:
-    """The process, its exact laws, and two samplers. ``gamma`` is the variance of the velocity at t = 0 (their 0.04)."""
+    """The process, its exact laws, two samplers. ``gamma`` is the variance of the velocity at t = 0 (their 0.04)."""
 
     pace: float = 8.0
     gamma: float = 0.04
@@ -41,7 +41,7 @@ class Damped:
     # ------------------------------------------------------------------ exact laws
 
     def transition(self, t: Tensor | float, s: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """``mean, cov`` of ``z_t | z_s ~ N(mean z_s, cov)`` for s < t, (..., 2, 2) each (Dockhorn et al. 2022, app. B.1).
+        """``mean, cov`` of ``z_t | z_s ~ N(mean z_s, cov)``, s < t: (..., 2, 2) each (Dockhorn et al. 2022, app. B.1).
 
         With ``h = pace (t - s)``: ``mean = e^-h [[1 + h, h], [-h, 1 - h]]`` and ``cov = I - mean mean^T``.
         """
@@ -53,9 +53,9 @@ class Damped:
         return mean, _matrix(_gamma_3(2 * h), both, both, -torch.expm1(-2 * h) + e * (2 * h - 2 * h**2))
 
     def marginal(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``gain, cov`` of ``z_t | x0 ~ N(gain x0, cov)``, (..., 2) and (..., 2, 2), any ``w_0 ~ N(0, gamma)`` averaged.
+        """``gain, cov`` of ``z_t | x0 ~ N(gain x0, cov)``: (..., 2) and (..., 2, 2).
 
-        Averaging over the first velocity instead of keeping it is hybrid score matching (their sec. 3.2).
+        The first velocity, ``N(0, gamma)``, is averaged over, not kept: hybrid score matching (their sec. 3.2).
         """
         mean, cov = self.transition(t)
         swing = mean[..., 1]
@@ -74,7 +74,7 @@ class Damped:
         return _outer(gain, x0) + _apply(_root(cov), noise)
 
     def noise(self, t: Tensor | float) -> Tensor:
-        """``u``: the pair at t tells as much of x0 as ``x0 + u eps`` would, ``u^-2 = gain . cov^-1 gain``. Grows with t."""
+        """``u``: the pair tells as much of x0 as ``x0 + u eps`` would, ``u^-2 = gain . cov^-1 gain``; grows with t."""
         gain, cov = self.marginal(t)
         return 1 / (gain * _solve(cov, gain)).sum(-1).sqrt()
 

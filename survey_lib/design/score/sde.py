@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,10 +23,10 @@ from survey_lib.core.schedules import Schedule, vp_linear
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
-    """The sub-VP SDE (Score-SDE, eq. 12 and 29): the alpha of `vp_linear`, and ``sigma = 1 - alpha^2``, the square of its sigma.
+    """The sub-VP SDE (Score-SDE, eq. 12 and 29): the alpha of `vp_linear`, and the square of its sigma.
 
-    Its diffusion is ``g^2 = beta (1 - alpha^4)`` with ``beta = -2 alpha' / alpha``, below VP's at every time: less
-    noise at equal alpha, hence the name. The paper finds its likelihoods best.
+    ``sigma = 1 - alpha^2``. Its diffusion is ``g^2 = beta (1 - alpha^4)`` with ``beta = -2 alpha' / alpha``, below VP's
+    at every time: less noise at equal alpha, hence the name. The paper finds its likelihoods best.
     """
     vp, slope = vp_linear(beta_min, beta_max), beta_max - beta_min
 
@@ -77,11 +78,9 @@ def three_views(
 
     return Views(
         times,
-        states(
-            lambda callback: ancestral(denoiser, Gaussian(schedule), x, fine, generator=generator, callback=callback)
-        ),
-        states(lambda callback: euler_maruyama(denoiser, schedule, x, fine, generator=generator, callback=callback)),
-        states(lambda callback: multistep(denoiser, schedule, x, fine, callback=callback)),
+        states(partial(ancestral, denoiser, Gaussian(schedule), x, fine, generator=generator)),
+        states(partial(euler_maruyama, denoiser, schedule, x, fine, generator=generator)),
+        states(partial(multistep, denoiser, schedule, x, fine)),
     )
 
 
@@ -109,8 +108,8 @@ def cdf_gap(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: S
 
 
 def chance_gap(count: int, level: float = 0.05) -> float:
-    """What `cdf_gap` of ``count`` exact draws stays below but for a share ``level``: ``sqrt(log(2 / level) / 2 count)``.
+    """What `cdf_gap` of ``count`` exact draws exceeds in a share ``level`` of cases: ``sqrt(log(2 / level) / 2count)``.
 
-    A bound for every count (Dvoretzky, Kiefer & Wolfowitz; Massart 1990).
+    An upper bound for every count (Dvoretzky, Kiefer & Wolfowitz; Massart 1990).
     """
     return math.sqrt(math.log(2 / level) / (2 * count))

@@ -2,7 +2,8 @@
 
 In the Fourier basis images are nearly uncorrelated and their power falls steeply with the frequency. At a level u a
 frequency of power p has variance ``p + u^2``, and a Langevin step of size ``rate u^2`` moves it by the fraction
-``rate/2 u^2 / (p + u^2)`` of the way: the coarse shape of an image hardly moves while its finest grain has long settled.
+``rate/2 u^2 / (p + u^2)`` of the way: the coarse shape of an image hardly moves when its finest grain has long
+settled.
 """
 
 from __future__ import annotations
