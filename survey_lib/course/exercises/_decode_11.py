@@ -21,7 +21,7 @@ def _decode_with(
     taken=lambda x: x != _MASK,
     write=lambda x, chosen, drawn: x.scatter(1, chosen, drawn.gather(1, chosen)),
 ):
-    def decode(denoiser, x, counts, generator):
+    def decode(denoiser, x, mask, counts, generator):
         for count in counts:
             p = normalise(denoiser(x))
             drawn = draw(p, generator)
@@ -32,7 +32,7 @@ def _decode_with(
     return decode
 
 
-def _decode_stub(denoiser, x, counts, generator):
+def _decode_stub(denoiser, x, mask, counts, generator):
     raise NotImplementedError
 
 
@@ -79,7 +79,7 @@ def _network(p):
 
 def _decoded(answer, p, counts, start=None) -> Tensor:
     x = torch.full((_DRAWS, _PLACES), _MASK) if start is None else start
-    return torch.as_tensor(answer(_network(p), x, counts, torch.Generator().manual_seed(p.seed)))
+    return torch.as_tensor(answer(_network(p), x, _MASK, counts, torch.Generator().manual_seed(p.seed)))
 
 
 def _frequencies(answer, p, counts) -> Tensor:
