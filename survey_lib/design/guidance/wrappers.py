@@ -122,7 +122,7 @@ class Classifier(Guidance):
             x = x_t if further else x_t.detach().clone().requires_grad_()
             # autograd takes nothing that inference_mode made: copies are ordinary tensors
             t, cond = (v.clone() if isinstance(v, Tensor) and v.is_inference() else v for v in (t, _wanted(cond)))
-            value = self.log_prob(x, t, cond)
+            value = self.log_prob(x.view_as(x), t, cond)  # a view: who counts operations of modules takes no leaf
             if value.shape != (len(x_t),) or not value.requires_grad:
                 raise ValueError(
                     f"log_prob returns one number an example, shape ({len(x_t)},), differentiable in x_t; "
