@@ -214,5 +214,7 @@ def _draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One category for each row of (..., K)."""
     if generator is None:
         raise ValueError("this step draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
-    flat = probabilities.reshape(-1, probabilities.shape[-1]).to(generator.device)
-    return torch.multinomial(flat, 1, generator=generator).reshape(probabilities.shape[:-1])
+    heights = probabilities.to(generator.device, torch.float64).cumsum(-1)
+    u = torch.rand(heights.shape[:-1], generator=generator, device=generator.device, dtype=torch.float64)
+    drawn = (heights <= (u * heights[..., -1]).unsqueeze(-1)).sum(-1)
+    return drawn.clamp_(max=heights.shape[-1] - 1)  # should the product round up to the whole

@@ -30,9 +30,7 @@ def rates(corruption: Categorical, t: Tensor | float) -> Tensor:
     """
     t = torch.as_tensor(t, dtype=torch.float64)
     if t.ndim or not 0 <= t <= 1 - 1e-4:
-        raise ValueError(
-            f"rates are finite before the end, 0 <= t < 1, one t for all: start at {START}; got {t.tolist()}"
-        )
+        raise ValueError(f"rates are finite before t = 1, and t is one for all: start at {START}; got {t.tolist()}")
     eye = torch.eye(len(corruption.stationary), dtype=torch.float64)
     coarse, fine = ((corruption.matrix(t, t + span) - eye) / span for span in (_SPAN, _SPAN / 2))
     found = (2 * fine - coarse).fill_diagonal_(0).clamp_min(0)

@@ -82,7 +82,7 @@ class Ordered:
         drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).reshape(x.shape)
         noise = -torch.empty(x.shape, dtype=torch.float64, device=x.device).exponential_(generator=generator).log()
         rank = self.score(probabilities, drawn).double().log() + self.temperature * noise  # -log Exp(1) is Gumbel
-        place = rank.masked_fill(~masked, -math.inf).argsort(1, descending=True, stable=True).argsort(1)
+        place = rank.masked_fill(~masked, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(1)
         share = self.corruption.matrix(torch.zeros(()).double(), torch.as_tensor(s, dtype=torch.float64))[0, -1]
         before = masked.sum(1, keepdim=True)
         filled = (before - round(float(share) * x.shape[1])).clamp_min(1)
