@@ -1,0 +1,115 @@
+"""The transformer: shapes, gradients, who sees whom, cost, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from survey_lib.lab.cost import macs
+from survey_lib.nets.transformer import Transformer
+
+
+def make(*args, **config) -> Transformer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Transformer(*args, **{"width": 16, "layers": 2, "heads": 2, **config})
+
+
+def awake(*args, **config) -> Transformer:
+    """A network none of whose layers starts at zero."""
+    net, generator = make(*args, **config), torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+    return net
+
+
+def tokens(*shape: int, high: int = 5, seed: int = 0) -> torch.Tensor:
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("config", [{}, {"classes": 3}, {"causal": True}, {"causal": True, "classes": 3}], ids=str)
+def test_answers_with_logits_and_moves_every_parameter(config) -> None:
+    net, x = make(5, 4, 7, **config), tokens(3, 7, high=4)
+    noise = None if net.causal else torch.linspace(-1, 1, 3)
+    cond = torch.arange(3) if net.classes else None
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(3):  # what starts at zero wakes from the output inwards
+        logits = net(x, noise, cond)
+        assert logits.shape == (3, 7, 4)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.movedim(-1, 1), x).backward()
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        lonely = "film.weight" in name and net.causal and not net.classes  # nothing to scale by: no noise, no label
+        assert lonely or (parameter.grad.isfinite().all() and parameter.grad.any()), name
+
+
+def test_a_new_network_prefers_nothing() -> None:
+    assert not make(5, 4, 7)(tokens(2, 7), torch.zeros(2)).any()
+
+
+def test_everybody_sees_everybody() -> None:
+    net, x = awake(5, 4, 6), tokens(1, 6)
+    before = net(x, torch.zeros(1))
+    x[0, 5] = (x[0, 5] + 1) % 5
+    assert ((net(x, torch.zeros(1)) - before).abs().amax(-1) > 0).all()
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_causal_means_from_what_came_before(place: int) -> None:
+    net, x = awake(5, 4, 6, causal=True), tokens(2, 6)
+    before = net(x, None)
+    x[:, place] = (x[:, place] + 1) % 5
+    changed = ((net(x, None) - before).abs().amax(-1) > 1e-6)[0]
+    assert changed.tolist() == [other > place for other in range(6)]
+
+
+def test_places_noise_and_label_matter_and_examples_do_not_mix() -> None:
+    net, x = awake(5, 4, 6, classes=3), tokens(3, 6)
+    noise, cond = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0, 1, 3])
+    together = net(x, noise, cond)
+    for i in range(3):
+        torch.testing.assert_close(net(x[i : i + 1], noise[i : i + 1], cond[i : i + 1]), together[i : i + 1])
+    assert (net(x, noise + 0.5, cond) - together).abs().max() > 1e-3
+    assert (net(x, noise, torch.tensor([1, 2, 0])) - together).abs().max() > 1e-3
+    assert net(x, noise).equal(net(x, noise, torch.tensor([3, 3, 3]))), "no label is the last row"
+    same = torch.zeros(1, 6, dtype=torch.long)
+    assert net(same, torch.zeros(1))[0].unique(dim=0).shape[0] == 6, "equal tokens at different places differ"
+
+
+def test_overfits_one_batch_one_after_another() -> None:
+    net, x = make(5, 5, 8, causal=True, classes=4, width=32), tokens(4, 8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x, None, torch.arange(4)).movedim(-1, 1), x)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_cost_is_that_of_its_layers(causal: bool) -> None:
+    width, layers, length, outputs = 16, 3, 6, 4
+    net = make(5, outputs, length, width=width, layers=layers, causal=causal)
+    noise = None if causal else torch.zeros(1)
+    token = 4 * width**2 + 2 * length * width + 8 * width**2  # projections, attention, the wide layer
+    once = layers * 4 * width**2 + (0 if causal else 2 * 16 * width + width**2)  # film; the noise level
+    assert macs(net, tokens(1, length), noise) == length * (layers * token + width * outputs) + once
+
+
+def test_bad_input_gets_one_clear_sentence() -> None:
+    plain, causal = make(5, 4, 6), make(5, 4, 6, causal=True)
+    for call, words in (
+        (lambda: plain(tokens(2, 5), torch.zeros(2)), r"integers \(B, 6\); got torch.int64 \(2, 5\)"),
+        (lambda: plain(torch.zeros(2, 6), torch.zeros(2)), "got torch.float32"),
+        (lambda: plain(tokens(2, 6), None), "the others need it"),
+        (lambda: causal(tokens(2, 6), torch.zeros(2)), "knows no noise"),
+        (lambda: plain(tokens(2, 6), torch.zeros(2), torch.zeros(2).long()), "built without classes"),
+        (lambda: make(5, 4, 6, width=16, heads=3), "does not divide into 3 heads"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
