@@ -112,9 +112,10 @@ def draw(
         return counters[-1]
 
     denoiser, began = guided(count), time.process_time()
-    conds = [None] * len(noise) if cond is None else cond.split(batch)
+    starts = noise.split(batch)
+    conds = [None] * len(starts) if cond is None else cond.split(batch)
     with torch.no_grad():
-        parts = [walk(denoiser, schedule, x, times, cond=y) for x, y in zip(noise.split(batch), conds, strict=False)]
+        parts = [walk(denoiser, schedule, x, times, cond=y) for x, y in zip(starts, conds, strict=True)]
     seconds = time.process_time() - began
     examples, calls = (sum(getattr(one, what) for one in counters) for what in ("examples", "calls"))
     return Drawn(torch.cat(parts).clamp(-1, 1), examples / len(noise), calls, seconds / len(noise))

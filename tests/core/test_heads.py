@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from survey_lib.core import toys
 from survey_lib.core.exact import GaussianMixture
-from survey_lib.core.heads import Kind, Preconditioned, Reschedule, skip_out
+from survey_lib.core.heads import Kind, LabelPosterior, Preconditioned, Reschedule, skip_out
 from survey_lib.core.schedules import Schedule, edm, rectified, ve, vp_cosine, vp_linear
 
 SCHEDULES = [vp_linear(), vp_cosine(), edm(), rectified(), ve()]
@@ -89,6 +90,28 @@ def test_one_network_serves_under_every_schedule(kind: Kind, schedule: Schedule)
             model(x, t, condition), LAW.denoiser(schedule)(x, t, condition), rtol=1e-9, atol=1e-9
         )
     torch.testing.assert_close(model(x, t[1]), LAW.denoiser(schedule)(x, t[1]), rtol=1e-9, atol=1e-9)
+
+
+class PerfectLabels(nn.Module):
+    """A classifier that knows the law, and is told nothing but its scaled input and ``c_noise``."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        noise = torch.exp(4 * c_noise).unsqueeze(1)
+        x = x * (noise**2 + 0.6**2).sqrt()
+        return LAW.label_log_probs(x, noise[:, 0] / 1e3, edm(1e3)) + 3.0  # a constant in the logits changes nothing
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
+def test_one_classifier_serves_under_every_schedule(schedule: Schedule) -> None:
+    x, t, cond = random(5, 2), torch.tensor([0.05, 0.2, 0.5, 0.8, 0.95]), torch.tensor([0, 1, 1, 0, 1])
+    labels = LabelPosterior(PerfectLabels(), schedule, sigma_data=0.6)
+    exact = LAW.label_log_probs(x, t, schedule)
+    close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
+    close(labels.log_probs(x, t), exact)
+    close(labels.log_prob(x, t, cond), exact[range(5), cond])
+    close(labels.log_prob(x, t, 1), exact[:, 1])
+    close(labels.similarity(x, t, cond), exact[range(5), cond] + 3)
+    close(labels.log_probs(x, t[1]), LAW.label_log_probs(x, t[1], schedule))
 
 
 class Spy(nn.Module):

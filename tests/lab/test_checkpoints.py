@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
-from survey_lib.core.heads import Preconditioned
+from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import edm, vp_cosine
 from survey_lib.lab import checkpoints, recipes
 from survey_lib.lab.images import ImageSet
-from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 
@@ -71,12 +72,20 @@ def test_a_denoiser_serves_under_every_schedule(saved):
     torch.testing.assert_close(second(scale * x, t), first(x, edm().time(vp_cosine().lam(t))), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("net", [MLP(2, width=8, layers=1), Classifier(1, (2, 3), widths=(4, 4), dims=4, kernel=5)])
-def test_other_networks_come_back(net, tmp_path):
-    model = random_weights(Preconditioned(net, edm(), "flow") if isinstance(net, MLP) else net)
+OTHERS = [
+    Preconditioned(MLP(2, width=8, layers=1), edm(), "flow"),
+    Classifier(1, (2, 3), widths=(4, 4), dims=4, kernel=5),
+    LabelPosterior(NoisyClassifier(1, 3, widths=(4, 8), dims=6), edm(), sigma_data=0.7),
+]
+
+
+@pytest.mark.parametrize("model", OTHERS, ids=lambda model: type(model).__name__)
+def test_other_networks_come_back(model, tmp_path):
+    random_weights(model)
     about = checkpoints.save("other", model, ABOUT, root=tmp_path).with_suffix(".json").read_text()
     loaded = checkpoints.load("other", root=tmp_path)
     assert type(loaded) is type(model) and json.loads(about)["dataset"] == "none"
+    assert getattr(loaded, "sigma_data", None) == getattr(model, "sigma_data", None)
     for key, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[key], value, rtol=2**-11, atol=2**-25)
 
@@ -165,7 +174,7 @@ def toy_images(monkeypatch, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("role", ["base", "conditional", "features", "features2"])
+@pytest.mark.parametrize("role", ["base", "conditional", "weak", "features", "features2", "noisy"])
 def test_a_recipe_makes_a_checkpoint_with_a_whole_manifest(role, toy_images, tmp_path):
     path = recipes.train(f"mnist_{role}", steps=2, root=tmp_path / "out")
     assert path == tmp_path / "out" / f"mnist_{role}.safetensors"
@@ -175,15 +184,63 @@ def test_a_recipe_makes_a_checkpoint_with_a_whole_manifest(role, toy_images, tmp
     if role.startswith("features"):
         assert [labels.shape for labels in model.classify(toy_images.float())] == [(60,), (60,)]
         assert set(about["scores"]) == {"accuracy_label", "accuracy_face"} and about["recipe"]["steps"] == 2
+    elif role == "noisy":
+        assert model(toy_images.float(), 0.5).shape == (60, 3) and about["recipe"] == recipes._NOISY | {"steps": 2}
+        assert set(about["scores"]) == {f"accuracy_at_{level:g}" for level in recipes.LEVELS}
     else:
-        assert model.net.classes == (3 if role == "conditional" else None)
-        assert about["recipe"]["label_dropout"] == (0.15 if role == "conditional" else 0)
+        assert model.net.classes == (None if role == "base" else 3)
+        assert about["recipe"]["label_dropout"] == (0 if role == "base" else 0.15)
     assert not list((tmp_path / "build").rglob("*.safetensors")), "the state of a finished training was left behind"
 
 
-def test_the_same_recipe_makes_the_same_weights(toy_images, tmp_path):
-    first, second = (recipes.train("mnist_base", steps=2, root=tmp_path / side).read_bytes() for side in "ab")
+@pytest.mark.parametrize("role", ["base", "noisy"])
+def test_the_same_recipe_makes_the_same_weights(role, toy_images, tmp_path):
+    first, second = (recipes.train(f"mnist_{role}", steps=2, root=tmp_path / side).read_bytes() for side in "ab")
     assert first == second
+
+
+def test_the_weak_denoiser_is_smaller_and_stops_earlier():
+    images = ImageSet("mnist", torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.arange(1), ("a",))
+    sizes = [
+        sum(p.numel() for p in recipes.denoiser_for(images, widths=recipes._DENOISERS[role]).parameters())
+        for role in ("weak", "conditional")
+    ]
+    assert sizes[0] < sizes[1] / 3
+    assert recipes.denoiser_recipe("mnist", "weak").steps < recipes.denoiser_recipe("mnist", "conditional").steps / 3
+
+
+def test_clips_loss_is_least_at_the_true_posterior_and_minds_no_constant():
+    """Two normal laws on a line, whose ``log p(y | x)`` is a logistic function of 2 x."""
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.arange(4000) % 2
+    x = 2.0 * wanted - 1 + torch.randn(4000, generator=generator)
+    logits = torch.nn.functional.logsigmoid(torch.stack([-2 * x, 2 * x], 1))
+    right = recipes.contrastive_loss(logits, wanted)
+    torch.testing.assert_close(recipes.contrastive_loss(logits + 5, wanted), right)
+    for factor in (0.7, 1.4):
+        assert recipes.contrastive_loss(factor * logits, wanted) > right + 0.005
+    # a term of x alone is nothing to the labels, and wrong among images
+    assert recipes.contrastive_loss(logits + x[:, None] / 2, wanted) > right + 0.005
+    both = torch.nn.functional.cross_entropy(logits, wanted)
+    assert right > both, "to find the images of a caption among thousands is harder than to name one of two"
+    flat = torch.zeros(8, 2), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
+    assert recipes.contrastive_loss(*flat).item() == pytest.approx((math.log(2) + math.log(8)) / 2)
+
+
+def test_accuracy_is_counted_at_each_level(toy_images):
+    """A posterior that reads the label off a mark in the corner: perfect while the mark is not drowned."""
+    marked = toy_images.images.clone()
+    marked[:, 0, 0, :3] = 0
+    marked[torch.arange(60), 0, 0, toy_images.labels] = 255
+    images = ImageSet("mnist", marked, toy_images.labels, ("a", "b", "c"))
+    corner = LabelPosterior(Corner(), edm())
+    found = recipes.noisy_accuracy(corner, images)
+    assert found["accuracy_at_0.1"] == 1 and 0.2 < found["accuracy_at_5"] < 0.7
+
+
+class Corner(nn.Module):
+    def forward(self, x, c_noise):
+        return x[:, 0, 0, :3]
 
 
 def test_unknown_recipe_suggests():
@@ -202,6 +259,7 @@ def test_shipped_checkpoints_load_and_say_where_they_come_from(name):
     assert about["scores"] and about["minutes"] > 0 and name.startswith(about["dataset"])
     assert about["parameters"] == sum(p.numel() for p in model.parameters())
     dataset, _, role = name.partition("_")
-    made_by = recipes._CLASSIFIER if role in recipes._FEATURES else asdict(recipes.denoiser_recipe(dataset, role))
+    others = {"noisy": recipes._NOISY} | dict.fromkeys(recipes._FEATURES, recipes._CLASSIFIER)
+    made_by = others.get(role) or asdict(recipes.denoiser_recipe(dataset, role))
     assert about["recipe"] == made_by, f"`survey train {name}` would make another network: train it again"
     assert (checkpoints.folder() / f"{name}.safetensors").stat().st_size < 4e6
