@@ -117,7 +117,7 @@ def annealed_langevin(
     """
     grid = levels(schedule, check_times(times))
     _check(steps, rate)
-    if grid[0].alpha == 0:
+    if not math.isfinite(grid[0].lam):
         raise ValueError("at alpha = 0 the level sigma / alpha is infinite: start the ladder a little lower")
     noisy = grid if grid[-1].sigma > 0 else grid[:-1]
     options = {"steps": steps, "rate": rate, "precondition": precondition}
