@@ -132,12 +132,14 @@ def train(name, device, steps) -> None:
     """Make a shipped checkpoint from scratch.
 
     A stopped training resumes. Without NAME, the names are listed."""
+    from survey_lib.course import trainings
     from survey_lib.lab import recipes
 
     if name is None:
-        click.echo("\n".join(recipes.names()))
+        click.echo("\n".join([*recipes.names(), *trainings.names()]))
         return
-    click.echo(f"saved {recipes.train(name, device=device, steps=steps)}")
+    make = trainings.train if name in trainings.names() else recipes.train
+    click.echo(f"saved {make(name, device=device, steps=steps)}")
 
 
 @main.command()

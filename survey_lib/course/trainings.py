@@ -44,13 +44,14 @@ _CHAINS: dict[str, Callable[[int], Categorical]] = {
     "gaussian_plain": discretised_gaussian,
     "replace": mask_and_replace,
 }
+COUNT = 2000  # samples for the scores in a manifest
 _BITS = (levels.LEVELS - 1).bit_length()
-_WIDTHS = (24, 48)
+_UNET = {"widths": (24, 48)}
 
 
 # ---------------------------------------------------------------------- names, for `survey train`
 
-_LEVELS = ("uniform", "absorbing", "gaussian", "bits")  # the kinds that ship
+_LEVELS = ("absorbing", "gaussian", "bits")  # the kinds that ship, trained for longer than `discrete_run` does
 _TOKENS = ("replace", "absorbing", "causal")
 
 
@@ -67,30 +68,35 @@ def plan_of(name: str) -> Plan:
     _, _, role = name.partition("_")
     what, _, kind = role.partition("_")
     if what == "levels":
-        return _level_plan(kind, 0)
-    return Plan(steps=1000, rate=2e-3) if not kind else Plan(steps=1500, rate=2e-3, label_dropout=0.15)
+        return replace(level_plan(kind, 0), steps=2000)
+    return Plan(steps=600, rate=3e-3) if not kind else Plan(steps=1500, rate=3e-3, label_dropout=0.15)
 
 
-def _level_plan(kind: str, seed: int) -> Plan:
-    return Plan(auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
+def level_plan(kind: str, seed: int) -> Plan:
+    """How `discrete_run` trains a kind: all alike, but for the auxiliary term of ``gaussian_plain``."""
+    return Plan(steps=800, auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
 
 
-def train(name: str, *, steps: int | None = None, root: Path | None = None, progress: bool = True) -> Path:
+def train(
+    name: str, *, device: str = "cpu", steps: int | None = None, root: Path | None = None, progress: bool = True
+) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest; ``steps`` shortens the plan.
 
-    The token nets need the shipped ``codes``. Raises ValueError for an unknown name.
+    The token nets need ``codes`` in the same ``root``. Raises ValueError for an unknown name or another device.
     """
     plan = plan_of(name)
+    if device != "cpu":
+        raise ValueError(f'these nets are small, and trained on the CPU alone: device "cpu"; got "{device}"')
     plan = plan if steps is None else replace(plan, steps=steps)
     dataset, _, role = name.partition("_")
     what, _, kind = role.partition("_")
     began = time.perf_counter()
     if what == "levels":
-        model, scores = _trained_levels(dataset, kind, plan, progress)
+        model, scores = _trained_levels(dataset, kind, plan, root, progress)
     elif not kind:
-        model, scores = _trained_codes(dataset, plan, progress)
+        model, scores = _trained_codes(dataset, plan, root, progress)
     else:
-        model, scores = _trained_tokens(dataset, kind, plan, progress)
+        model, scores = _trained_tokens(dataset, kind, plan, root, progress)
     about = recipes._data(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
     about |= recipes._circumstances(time.perf_counter() - began, "cpu") | {"scores": scores}
     return checkpoints.save(name, model, about, root=root)
@@ -129,7 +135,7 @@ class Trained:
 
 def discrete_run(dataset: str, kind: str, seed: int, *, steps: int | None = None, progress: bool = False) -> Trained:
     """Train one of the `KINDS` on the 8 grey levels of a data set: at most two minutes of one core."""
-    plan = _level_plan(require("kind", kind, str, choices=KINDS), seed)
+    plan = level_plan(require("kind", kind, str, choices=KINDS), seed)
     x0, _ = levels.levels(dataset)
     return _finished(kind, _fit_levels(kind, x0, plan if steps is None else replace(plan, steps=steps), progress))
 
@@ -144,12 +150,12 @@ def _level_model(kind: str, net: nn.Module | None = None) -> nn.Module:
     """An untrained denoiser of ``kind``, or one around the ``net`` given."""
     if kind in _CHAINS:
         chain = _CHAINS[kind](levels.LEVELS)
-        net = net or UNet(len(chain.stationary), widths=_WIDTHS)
+        net = net or UNet(len(chain.stationary), **_UNET)
         return discrete.CategoricalDenoiser(net, chain, levels.LEVELS)
     if kind == "continuous":
-        return Preconditioned(net or UNet(1, widths=_WIDTHS), vp_cosine(), "edm", sigma_data=0.5)
+        return Preconditioned(net or UNet(1, **_UNET), vp_cosine(), "edm", sigma_data=0.5)
     beside = {"bits": _BITS, "bits_plain": 0}[kind]
-    return Preconditioned(net or Beside(_BITS, beside, widths=_WIDTHS), vp_cosine(), "edm", sigma_data=1.0)
+    return Preconditioned(net or Beside(_BITS, beside, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
 
 
 def _fit_levels(kind: str, x0: Tensor, plan: Plan, progress: bool) -> nn.Module:
@@ -180,11 +186,13 @@ def _finished(kind: str, model: nn.Module) -> Trained:
     return Trained(kind, quick(model), corruption, model.net)
 
 
-def _trained_levels(dataset: str, kind: str, plan: Plan, progress: bool) -> tuple[nn.Module, dict[str, float]]:
+def _trained_levels(
+    dataset: str, kind: str, plan: Plan, root: Path | None, progress: bool
+) -> tuple[nn.Module, dict[str, float]]:
     x0, _ = levels.levels(dataset)
     model = _fit_levels(kind, x0, plan, progress)
-    count, generator = 2000, torch.Generator().manual_seed(0)
-    eye = checkpoints.load(f"{dataset}_features")
+    count, generator = COUNT, torch.Generator().manual_seed(0)
+    eye = checkpoints.load(f"{dataset}_features", root=root)
     real = metrics.features(
         eye, levels.for_features(levels.levels(dataset, split="test", count=2 * count)[0], eye.channels)
     )
@@ -222,7 +230,7 @@ def all_tokens(codes: Autoencoder, images: Tensor) -> Tensor:
         return torch.cat([codes.tokens(data.to_float(chunk)) for chunk in images.split(1000)])
 
 
-def _trained_codes(dataset: str, plan: Plan, progress: bool) -> tuple[Autoencoder, dict[str, float]]:
+def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) -> tuple[Autoencoder, dict[str, float]]:
     images = data.load(dataset)
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
@@ -237,10 +245,10 @@ def _trained_codes(dataset: str, plan: Plan, progress: bool) -> tuple[Autoencode
         return (model.decode(code).float() - x).square().flatten(1).mean(1) + 0.25 * away
 
     model = fit(model, loss, len(images), plan, progress=progress)
-    test = data.load(dataset, split="test", count=2000)
+    test = data.load(dataset, split="test", count=COUNT)
     with torch.no_grad():
         again = torch.cat([model(chunk) for chunk in test.float().split(500)]).clamp(-1, 1)
-    eye = checkpoints.load(f"{dataset}_features")
+    eye = checkpoints.load(f"{dataset}_features", root=root)
     used = all_tokens(model, test.images).unique().numel()
     return model, {
         "mean_square": float((again - test.float()).square().mean()),
@@ -249,16 +257,19 @@ def _trained_codes(dataset: str, plan: Plan, progress: bool) -> tuple[Autoencode
     }
 
 
-def _trained_tokens(dataset: str, kind: str, plan: Plan, progress: bool) -> tuple[Transformer, dict[str, float]]:
-    codes, images = tokenizer(dataset), data.load(dataset)
+def _trained_tokens(
+    dataset: str, kind: str, plan: Plan, root: Path | None, progress: bool
+) -> tuple[Transformer, dict[str, float]]:
+    codes, images = tokenizer(dataset, root=root), data.load(dataset)
     x0, classes = all_tokens(codes, images.images), len(images.classes)
     count = codes.config["codes"]
     chain = None if kind == "causal" else _CHAINS[kind](count)
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         net = Transformer(
-            count if chain is None else len(chain.stationary), count, x0.shape[1], classes=classes, causal=chain is None
-        )
+            count if chain is None else len(chain.stationary), count, x0.shape[1],
+            width=48, classes=classes, causal=chain is None,
+        )  # fmt: skip
     model = net if chain is None else discrete.CategoricalDenoiser(net, chain, count)
 
     def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -270,22 +281,28 @@ def _trained_tokens(dataset: str, kind: str, plan: Plan, progress: bool) -> tupl
         return discrete.cross_entropy(model, chain, x, t, cond=cond, generator=generator)
 
     model = fit(model, loss, len(x0), plan, progress=progress)
-    return _token_scores(dataset, codes, model, images.labels)
+    return _token_scores(dataset, codes, model, root)
 
 
-def _token_scores(dataset: str, codes: Autoencoder, model: nn.Module, labels: Tensor) -> tuple[Transformer, dict]:
+def _token_scores(
+    dataset: str, codes: Autoencoder, model: nn.Module, root: Path | None
+) -> tuple[Transformer, dict[str, float]]:
     """Fréchet distance of 2000 decoded samples, at 25 steps (a causal network: as many as there are tokens)."""
-    count, generator = 2000, torch.Generator().manual_seed(0)
-    cond = data.load(dataset, split="test", count=count).labels
+    generator, test = torch.Generator().manual_seed(0), data.load(dataset, split="test", count=COUNT)
+    count, cond = len(test), test.labels
     with precision():
         if isinstance(model, Transformer):
             net, drawn = model, discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
         else:
-            net = model.net
-            x = model.corruption.prior((count, net.length), generator=generator)
-            drawn = ancestral(quick(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)
-        with torch.no_grad():
-            pictures = torch.cat([codes.decode_tokens(part).float() for part in drawn.split(500)]).clamp(-1, 1)
-    eye = checkpoints.load(f"{dataset}_features")
-    real = metrics.features(eye, data.load(dataset, split="test", count=count).images)
-    return net, {"fd": metrics.frechet_distance(real, metrics.features(eye, pictures))}
+            net, chain = model.net, model.corruption
+            x = chain.prior((count, net.length), generator=generator)
+            drawn = ancestral(quick(model), chain, x, grids.uniform(25), cond=cond, generator=generator)
+    eye = checkpoints.load(f"{dataset}_features", root=root)
+    fake = metrics.features(eye, decoded(codes, drawn))
+    return net, {"fd": metrics.frechet_distance(metrics.features(eye, test.images), fake)}
+
+
+def decoded(codes: Autoencoder, tokens: Tensor) -> Tensor:
+    """Tokens (N, L) as images (N, C, H, W) in [-1, 1]."""
+    with torch.no_grad():
+        return torch.cat([codes.decode_tokens(part) for part in tokens.split(500)]).clamp(-1, 1)

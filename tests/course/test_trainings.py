@@ -1,0 +1,155 @@
+"""The trainings of lesson 11: each kind trains, samples and is saved; what is shipped is what the code would make."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import nn
+
+from survey_lib.course import trainings
+from survey_lib.lab import checkpoints, levels, recipes
+from survey_lib.lab.fit import Plan, fit
+from survey_lib.lab.images import ImageSet
+from survey_lib.nets.classifier import Classifier
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Sixty random pictures for every data set, a batch of four, few samples for the scores."""
+    images = torch.randint(256, (60, 1, 28, 28), generator=generator(), dtype=torch.uint8)
+    made = ImageSet("mnist", images, torch.arange(60) % 3, ("a", "b", "c"))
+    monkeypatch.setattr(trainings.data, "load", lambda name, split="train", count=None: made)
+    plan_of, level_plan = trainings.plan_of, trainings.level_plan
+    monkeypatch.setattr(trainings, "plan_of", lambda name: replace(plan_of(name), batch=4))
+    monkeypatch.setattr(trainings, "level_plan", lambda kind, seed: replace(level_plan(kind, seed), batch=4))
+    monkeypatch.setattr(trainings, "COUNT", 12)
+    eye = Classifier(1, dims=4, widths=(4,)).eval()
+    for role in ("features", "features2"):
+        checkpoints.save(f"mnist_{role}", eye, {}, root=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", trainings.KINDS)
+def test_every_kind_is_trained_and_sampled_by_the_same_two_calls(kind, small, monkeypatch) -> None:
+    run, again = (trainings.discrete_run("mnist", kind, 0, steps=2) for _ in range(2))
+    other = trainings.discrete_run("mnist", kind, 1, steps=2)
+    weights = [torch.cat([p.flatten() for p in one.net.parameters()]) for one in (run, again, other)]
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+    seen = []
+    x = run.sample(3, 4, generator=generator(), callback=lambda x, t, x0: seen.append(float(t)))
+    assert x.shape == (3, 1, 16, 16) and x.dtype == torch.int64 and x.min() >= 0 and x.max() < levels.LEVELS
+    assert len(seen) == 4 and seen == sorted(seen, reverse=True)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'kind is "gausian" \(did you mean "gaussian"\?\); accepted: uniform, absorb'):
+        trainings.discrete_run("mnist", "gausian", 0)
+
+
+def test_kinds_differ_where_they_should() -> None:
+    plans = {kind: trainings.level_plan(kind, 3) for kind in trainings.KINDS}
+    assert {kind for kind, plan in plans.items() if plan.auxiliary == 0} == {"gaussian_plain"}
+    assert {replace(plan, auxiliary=0.01) for plan in plans.values()} == {plans["uniform"]}
+
+
+def test_a_shipped_training_makes_whole_checkpoints_one_after_another(small) -> None:
+    """Levels, then codes, then tokens that need the codes: saved, loaded again, sampled."""
+    for role in ("levels_absorbing", "levels_bits", "codes", "codes_replace", "codes_absorbing", "codes_causal"):
+        path = trainings.train(f"mnist_{role}", steps=2, root=small, progress=False)
+        about = checkpoints.manifest(path.stem, root=small)
+        assert about["recipe"] == asdict(replace(trainings.plan_of(path.stem), steps=2))
+        for key in ("dataset", "images_sha256", "seed", "minutes", "device", "torch", "scores", "parameters"):
+            assert about[key] not in (None, "", {}), key
+    for kind in ("absorbing", "bits"):
+        assert trainings.trained("mnist", kind, root=small).sample(2, 2, generator=generator()).shape == (2, 1, 16, 16)
+    codes = trainings.tokenizer("mnist", root=small)
+    for kind in ("replace", "absorbing"):
+        denoiser = trainings.token_denoiser("mnist", kind, root=small)
+        x = denoiser.corruption.prior((2, 49), generator=generator())
+        drawn = denoiser(x, torch.tensor(0.9), torch.tensor([0, 3])).argmax(-1)
+        assert codes.decode_tokens(drawn).shape == (2, 1, 28, 28)
+    assert trainings.token_causal("mnist", root=small)(x.clamp(max=63), None).shape == (2, 49, 64)
+
+
+def test_the_same_training_makes_the_same_weights(small) -> None:
+    first, second = (trainings.train("mnist_codes", steps=3, root=small, progress=False).read_bytes() for _ in range(2))
+    assert first == second
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r'no training "mnist_code" \(did you mean "mnist_codes"\?\)'):
+        trainings.train("mnist_code")
+    with pytest.raises(ValueError, match='device "cpu"; got "cuda"'):
+        trainings.train("mnist_codes", device="cuda")
+
+
+def test_no_name_has_two_recipes() -> None:
+    assert not set(trainings.names()) & set(recipes.names())
+
+
+@pytest.mark.parametrize("name", [name for name in trainings.names() if name in checkpoints.names()])
+def test_shipped_trainings_are_what_the_code_would_make(name: str) -> None:
+    about = checkpoints.manifest(name)
+    assert about["recipe"] == asdict(trainings.plan_of(name)), f"`survey train {name}` would make another: do it again"
+    assert about["scores"] and about["minutes"] > 0 and name.startswith(about["dataset"])
+    assert (checkpoints.folder() / f"{name}.safetensors").stat().st_size < 1e6
+    checkpoints.load(name)
+
+
+def test_all_names_are_shipped() -> None:
+    assert set(trainings.names()) <= set(checkpoints.names())
+
+
+# ---------------------------------------------------------------------- levels and the loop
+
+
+def test_levels_are_equal_eighths_of_the_mean(monkeypatch) -> None:
+    """Two by two pixels of one brightness make one entry; colour counts by luminance; 28 pixels get a rim."""
+    bytes_ = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    pictures = {
+        "grey": bytes_.repeat_interleave(2, 2).repeat_interleave(2, 3),
+        "colour": bytes_.repeat_interleave(2, 2).repeat_interleave(2, 3).expand(1, 3, 32, 32),
+        "narrow": torch.full((1, 1, 28, 28), 255, dtype=torch.uint8),
+    }
+    monkeypatch.setattr(
+        levels.data, "load", lambda name, **_: ImageSet(name, pictures[name], torch.zeros(1).long(), ("a",))
+    )
+    for name in ("grey", "colour"):
+        x, labels = levels.levels(name)
+        assert torch.equal(x.flatten(), torch.arange(256) // 32) and labels.shape == (1,)
+    x, _ = levels.levels("narrow")
+    assert (x[..., 1:15, 1:15] == 7).all() and x.sum() == 7 * 14**2
+
+
+def test_levels_and_numbers_there_and_back() -> None:
+    x = torch.arange(8).reshape(1, 1, 2, 4)
+    assert torch.equal(levels.from_image(levels.to_image(x)), x)
+    assert levels.to_image(x).aminmax() == (-1, 1)
+    assert torch.equal(levels.from_image(torch.tensor([-3.0, -0.99, 0.2, 9.0])), torch.tensor([0, 0, 4, 7]))
+    assert levels.for_features(x.expand(2, 1, 2, 4), 3).shape == (2, 3, 4, 8)
+
+
+def test_the_loop_finds_a_mean_and_repeats_itself() -> None:
+    """One weight, squared distance to 100 numbers: it ends at their mean, the same at every call."""
+    numbers = torch.randn(100, generator=generator()) + 3
+
+    def run(seed: int) -> float:
+        model = nn.Linear(1, 1)
+        nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+        plan = Plan(steps=400, batch=50, rate=0.1, warmup=10, average=0.98, seed=seed)
+        return fit(model, lambda index, _: (model.bias - numbers[index]) ** 2, 100, plan).bias.item()
+
+    assert run(0) == run(0) != run(1)
+    assert run(0) == pytest.approx(numbers.mean().item(), abs=0.05)
+
+
+def test_the_loop_stops_at_a_number_that_is_none() -> None:
+    model = nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="none at step 0; nothing was saved"):
+        fit(model, lambda index, _: model.bias * torch.nan, 10, Plan(steps=3))
