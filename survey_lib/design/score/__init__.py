@@ -9,7 +9,7 @@ flow and its likelihood stand in `core.samplers` and `core.likelihood`.
 from survey_lib.design.score.adaptive import adaptive_sde
 from survey_lib.design.score.damped import Damped
 from survey_lib.design.score.langevin import annealed_langevin, langevin, noise_times, score_of
-from survey_lib.design.score.matching import ScoreNet, denoising, explicit, fit, implicit, sliced
+from survey_lib.design.score.matching import ScoreNet, denoising, explicit, fit, implicit, sliced, vote_scatter
 from survey_lib.design.score.sde import Views, cdf_gap, chance_gap, mixture_cdf, sub_vp, three_views
 from survey_lib.design.score.spectrum import (
     Filter,
@@ -19,6 +19,7 @@ from survey_lib.design.score.spectrum import (
     power_spectrum,
     spectral_law,
 )
+from survey_lib.design.score.spots import shape_error, share_divergence, shares
 
 __all__ = [
     "Damped",
@@ -41,8 +42,12 @@ __all__ = [
     "one_over_f",
     "power_spectrum",
     "score_of",
+    "shape_error",
+    "share_divergence",
+    "shares",
     "sliced",
     "spectral_law",
     "sub_vp",
     "three_views",
+    "vote_scatter",
 ]

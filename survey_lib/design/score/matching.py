@@ -123,6 +123,25 @@ def fit(
     return torch.stack(losses)
 
 
+def vote_scatter(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Tensor) -> float:
+    """How far one example misjudges the size of a score, ``loss(score, x)`` a function of it and of data (B, D).
+
+    With ``(1 + theta) score`` in place of the score, all losses of this module have the same mean derivative in theta
+    at 0, none if the score is exact, and the same curvature ``E |score|^2``. What differs is the deviation of the
+    derivative over examples; it is returned over that curvature, the error in theta that one example would make.
+    """
+    theta = torch.zeros(len(x), 1, dtype=x.dtype, device=x.device, requires_grad=True)
+    powers: list[Tensor] = []
+
+    def scaled(y: Tensor) -> Tensor:
+        value = score(y)
+        powers.append(_square(value.detach()))
+        return (1 + theta) * value
+
+    (votes,) = torch.autograd.grad(loss(scaled, x).sum(), theta)
+    return float(votes.std() / powers[0].mean())
+
+
 def _square(value: Tensor) -> Tensor:
     return value.flatten(1).square().sum(1)
 

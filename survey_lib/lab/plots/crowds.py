@@ -1,0 +1,74 @@
+"""Crowds of samples: sets of points beside each other, a field of arrows over a density, paths through time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from survey_lib.lab.plots.labels import array, number
+from survey_lib.lab.plots.planes import LogProb, density2d, scatter2d
+from survey_lib.lab.plots.style import PALETTE, Figure, describe, finish, panels, styled
+
+_ROWS = 241  # values of x at which a density over time is drawn
+
+
+@styled
+def scatters(sets: Mapping[str, Tensor], *, density: LogProb | None = None, limits: float = 2.0) -> Figure:
+    """A panel for each named set of points (N, 2), all over one density and on the same axes (see `scatter2d`)."""
+    figure, axes = panels(len(sets), width=9.5, height=9.5 / len(sets) + 0.45, sharey=True, squeeze=False)
+    for ax, (name, points) in zip(axes[0], sets.items(), strict=True):
+        scatter2d(points, density=density, limits=limits, title=name, size=3, ax=ax)
+        ax.set_label(f"{name}: {ax.get_label()}")
+        ax.label_outer()
+    return describe(figure)
+
+
+@styled
+def field2d(log_prob: LogProb, score: Callable[[Tensor], Tensor], *, scale: float, limits: float = 2.0) -> Figure:
+    """A density in the plane and its score, ``scale * score(x)`` an arrow a place; long arrows are shortened."""
+    figure, ax = panels(width=3.5, height=3.6)
+    density2d(log_prob, limits=limits, ax=ax)
+    side = torch.linspace(-0.9 * limits, 0.9 * limits, 14, dtype=torch.float64)
+    mesh = torch.cartesian_prod(side, side)
+    arrows = scale * score(mesh)
+    lengths = arrows.norm(dim=1, keepdim=True)
+    arrows = arrows / (1 + lengths)
+    ax.quiver(*mesh.T, *arrows.T, color=PALETTE["model"], scale=16, width=0.006)
+    inward = (arrows * mesh).sum(1) < 0
+    words = f"{int(100 * inward.double().mean())} % of the arrows of its score point inwards"
+    ax.set_label(f"{ax.get_label()} {words}.")
+    return describe(figure)
+
+
+@styled
+def paths(
+    views: Mapping[str, Tensor],
+    times: ArrayLike,
+    *,
+    density: Callable[[Tensor, float], Tensor] | None = None,
+    limits: tuple[float, float] = (-2.4, 2.4),
+    count: int = 12,
+) -> Figure:
+    """Paths on a line, states (T, N) or (T, N, 1) at falling ``times`` (T,), a panel a view, from noise to data.
+
+    ``density(x, t)`` (M,) -> (M,) shades the background, each time relative to its highest value.
+    """
+    root = array(times) ** 0.5
+    x = torch.linspace(*limits, _ROWS, dtype=torch.float64)
+    figure, axes = panels(len(views), width=9.6, height=3.5, sharey=True, squeeze=False)
+    shade = torch.stack([density(x, float(t)) for t in times]) if density else None
+    for ax, (name, states) in zip(axes[0], views.items(), strict=True):
+        states = states.reshape(len(root), -1).detach().cpu()
+        if shade is not None:
+            relative = (shade / shade.amax(1, keepdim=True)).T
+            ax.pcolormesh(root, x, relative, cmap="Blues", vmax=1.6, shading="gouraud")
+        ax.plot(root, states[:, :count], color=PALETTE["model"], linewidth=0.9)
+        ax.set(xlim=(root[0], root[-1]), ylim=limits, xlabel="√t:  noise ⟶ data", title=name)
+        ax.grid(False)
+        length = states.diff(dim=0).abs().sum(0).mean()
+        finish(ax, f"{name}: {count} paths from noise to data, {number(length)} long on average.")
+    axes[0, 0].set_ylabel("x")
+    return describe(figure)
