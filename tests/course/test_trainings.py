@@ -89,8 +89,9 @@ def test_refusals() -> None:
         trainings.train("mnist_codes", device="cuda")
 
 
-def test_no_name_has_two_recipes() -> None:
+def test_every_shipped_checkpoint_has_one_recipe() -> None:
     assert not set(trainings.names()) & set(recipes.names())
+    assert set(checkpoints.names()) <= set(trainings.names()) | set(recipes.names())
 
 
 @pytest.mark.parametrize("name", [name for name in trainings.names() if name in checkpoints.names()])
