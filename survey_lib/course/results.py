@@ -37,6 +37,26 @@ def select(
     return table
 
 
+def over_seeds(experiment: str, dataset: str, *by: str) -> pandas.DataFrame:
+    """The records of one experiment on one data set, a row for each combination of the settings ``by``.
+
+    Numbers are means over seeds; ``fd`` has its ``low`` and ``high`` beside it, and ``seeds`` counts them. Smoke runs
+    are left out, and of runs with different ``images`` the larger stand. Empty where there are none.
+    """
+    rows = records.load(experiment)
+    rows = rows[(rows["dataset"] == dataset) & (rows["profile"] != "smoke")]
+    if rows.empty:
+        return rows
+    rows = rows[rows["images"] == rows["images"].max()] if "images" in rows else rows
+    groups = rows.groupby(list(by))
+    numbers = rows.select_dtypes("number").columns.difference([*by, "seed", "images"])
+    found = groups[list(numbers)].mean()
+    if "fd" in rows:
+        found["low"], found["high"] = groups["fd"].min(), groups["fd"].max()
+    found["seeds"] = groups["seed"].nunique()
+    return found.reset_index()
+
+
 def show(table: pandas.DataFrame, *, each: bool = False) -> str:
     """One table an experiment: what was measured, over how many seeds, and what has changed since.
 

@@ -139,3 +139,16 @@ def test_results_can_be_chosen_from_and_say_what_there_is(home, run):
     assert list(results.select(table, lesson="01_found", profile="cpu").dataset) == ["glyphs"]
     with pytest.raises(ValueError, match='no record has dataset "cifar10"; there are glyphs, mnist'):
         results.select(table, dataset="cifar10")
+
+
+def test_seeds_are_drawn_together_by_the_settings_asked_for(home):
+    for seed, fd in enumerate((1.0, 2.0, 6.0)):
+        about = {"settings": {"steps": 5, "images": 100}, "quality": {"fd": fd}, "seed": seed}
+        records.save("11.kinds", runtime.start("11_x", profile="cpu"), **about)
+    records.save(
+        "11.kinds", runtime.start("11_x", profile="cpu"), settings={"steps": 5, "images": 9}, quality={"fd": 99}
+    )
+    records.save("11.kinds", runtime.start("11_x", profile="smoke"), settings={"steps": 5}, quality={"fd": 99})
+    (row,) = results.over_seeds("11.kinds", "glyphs", "steps").to_dict("records")
+    assert (row["fd"], row["low"], row["high"], row["seeds"]) == (3, 1, 6, 3)
+    assert results.over_seeds("11.kinds", "mnist", "steps").empty
