@@ -45,13 +45,19 @@ _CHAINS: dict[str, Callable[[int], Categorical]] = {
     "replace": mask_and_replace,
 }
 COUNT = 2000  # samples for the scores in a manifest
+_CODES = {"glyphs": 128, "mnist": 64}  # colours want more
 _BITS = (levels.LEVELS - 1).bit_length()
-_UNET = {"widths": (24, 48)}
+_UNET = {"widths": (24, 40)}
 
 
 # ---------------------------------------------------------------------- names, for `survey train`
 
-_LEVELS = ("absorbing", "gaussian", "bits")  # the kinds that ship, trained for longer than `discrete_run` does
+_LEVELS = (
+    "uniform",
+    "absorbing",
+    "gaussian",
+    "bits",
+)  # the kinds that ship, trained for longer than `discrete_run` does
 _TOKENS = ("replace", "absorbing", "causal")
 
 
@@ -65,16 +71,25 @@ def plan_of(name: str) -> Plan:
     """How the checkpoint ``name`` is trained; a test holds the shipped ones to it."""
     if name not in names():
         raise ValueError(f'no training "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
-    _, _, role = name.partition("_")
-    what, _, kind = role.partition("_")
+    dataset, what, kind = _parts(name)
     if what == "levels":
-        return replace(level_plan(kind, 0), steps=2000)
-    return Plan(steps=600, rate=3e-3) if not kind else Plan(steps=1500, rate=3e-3, label_dropout=0.15)
+        return replace(level_plan(kind, 0), steps=1800)
+    return (
+        Plan(steps={"glyphs": 1000, "mnist": 600}[dataset], rate=3e-3)
+        if not kind
+        else Plan(steps=1200, rate=5e-3, label_dropout=0.15)
+    )
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Data set, "levels" or "codes", and kind; the autoencoder itself is codes of no kind."""
+    dataset, what, *kind = name.split("_", 2)
+    return dataset, what, "".join(kind)
 
 
 def level_plan(kind: str, seed: int) -> Plan:
     """How `discrete_run` trains a kind: all alike, but for the auxiliary term of ``gaussian_plain``."""
-    return Plan(steps=800, auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
+    return Plan(steps=800, rate=8e-3, auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
 
 
 def train(
@@ -88,8 +103,7 @@ def train(
     if device != "cpu":
         raise ValueError(f'these nets are small, and trained on the CPU alone: device "cpu"; got "{device}"')
     plan = plan if steps is None else replace(plan, steps=steps)
-    dataset, _, role = name.partition("_")
-    what, _, kind = role.partition("_")
+    dataset, what, kind = _parts(name)
     began = time.perf_counter()
     if what == "levels":
         model, scores = _trained_levels(dataset, kind, plan, root, progress)
@@ -234,7 +248,7 @@ def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) 
     images = data.load(dataset)
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        model = Autoencoder(images.shape[0], codes=64)
+        model = Autoencoder(images.shape[0], codes=_CODES[dataset])
 
     def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
         x = images.float(batch).contiguous(memory_format=torch.channels_last)
