@@ -63,7 +63,7 @@ def learned_path(
 ) -> Path:
     """The path of least scatter, found on these examples: levels come as often as their terms are large.
 
-    VDM learns it by gradients (app. I.2); here it is the known optimum, a density of ``lam`` in proportion to the root
+    VDM learns it by gradients; here it is the known optimum, a density of ``lam`` in proportion to the root
     mean square of the terms, constant on each of ``knots`` equal pieces. Examples are a multiple of ``knots``.
     """
     width = (clean - noisy) / knots
