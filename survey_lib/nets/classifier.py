@@ -91,7 +91,7 @@ class NoisyClassifier(nn.Module):
             self.shrink.append(nn.Conv2d(widths[index - 1], width, 3, stride=2, padding=1) if index else nn.Identity())
             self.levels.append(nn.ModuleList(ResidualBlock(width, width, embedding) for _ in range(blocks)))
         self.norm, self.embed = nn.GroupNorm(1, widths[-1]), nn.Linear(widths[-1], dims)
-        self.captions = nn.Parameter(nn.init.normal_(torch.empty(classes, dims)))
+        self.captions = nn.Embedding(classes, dims).weight
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # where CLIP starts
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
