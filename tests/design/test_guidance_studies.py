@@ -85,6 +85,21 @@ def test_guidance_by_exact_labels_is_classifier_free(t, scale):
     exactly(by_labels(x_t, t, y), ClassifierFree(denoiser, -1, scale)(x_t, t, y))
 
 
+def test_a_perfect_contrastive_net_guides_as_a_perfect_classifier_does():
+    """``log p(x_t | y) / p(x_t)``: over x_t drawn from the mixture its exponential is 1 on average."""
+    x_t, y, schedule, t = draw(9, 2), torch.arange(9) % 2, vp_linear(), 0.3
+    labels, denoiser = ExactLabels(PLANE, schedule), PLANE.denoiser(schedule)
+    exactly(
+        Classifier(denoiser, labels.similarity, schedule, 2.5)(x_t, t, y),
+        Classifier(denoiser, labels.log_prob, schedule, 2.5)(x_t, t, y),
+    )
+    x0 = PLANE.sample(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alpha, sigma = schedule.scales(t)
+    for label in (0, 1):
+        average = labels.similarity(alpha * x0 + sigma * draw(40_000, 2, seed=1), t, label).exp().mean()
+        assert average.item() == pytest.approx(1, abs=0.02)
+
+
 # ---------------------------------------------------------------- ED-DPM
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.integrators import log_likelihood
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule, edm
-from survey_lib.design.guidance.wrappers import ClassifierFree
+from survey_lib.design.guidance.wrappers import Classifier, ClassifierFree
 
 _ROWS = 2**22  # (examples x points) held at once
 
@@ -42,6 +43,11 @@ class ExactLabels:
         """``log p(cond | x_t)``: (B,) in nats."""
         wanted = torch.as_tensor(cond).long().expand(len(x_t))
         return self.log_probs(x_t, t).gather(1, wanted[:, None])[:, 0]
+
+    def similarity(self, x_t: Tensor, t: Tensor | float, cond: Any) -> Tensor:
+        """``log p(cond | x_t) / p(cond)``, what CLIP's loss would teach: (B,). Its gradient is that of `log_prob`."""
+        shares = torch.stack([self.law.weights[self.law.labels == label].sum() for label in self.law.labels.unique()])
+        return self.log_prob(x_t, t, cond) - shares.log()[torch.as_tensor(cond).long()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +133,22 @@ def guided_log_prob(law: GaussianMixture, schedule: Schedule, label: int, scale:
     """
     guided = ClassifierFree(law.denoiser(schedule), -1, scale)
     return log_likelihood(guided, schedule, x0, cond=label, probes=None, rtol=1e-6, atol=1e-6)
+
+
+def guided_error(
+    labels: Any, law: GaussianMixture, schedule: Schedule, *, generator: torch.Generator, points: int = 1000
+) -> float:
+    """Error of the answer that ``labels.log_prob`` guides at scale 1, over the distance that the truth moves it.
+
+    Both are root mean squares over ``points`` draws of the mixture at each of six times from 0.1 to 0.6: 0 for the
+    exact classifier, 1 for one that says nothing.
+    """
+    x0, y = law.sample_labelled(points, generator=generator)
+    plain, missed, moved = law.denoiser(schedule), 0.0, 0.0
+    guided = Classifier(plain, labels.log_prob, schedule, 1.0)
+    for t in torch.arange(1, 7, dtype=torch.float64) / 10:
+        x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
+        truth = plain(x_t, t, y)
+        missed += (guided(x_t, t, y) - truth).square().mean().item()
+        moved += (plain(x_t, t) - truth).square().mean().item()
+    return math.sqrt(missed / moved)
