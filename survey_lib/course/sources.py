@@ -4,7 +4,7 @@ A hash of the whole package would call every record old after any edit. Numbers 
 does the fingerprint, in three parts that are compared one by one:
 
 * **library**: the modules of the package that the lesson's cells import, directly or through others. Left out are
-  ``course`` and what only shows things (``lab/plots``, ``lab/widgets``, ``lab/explorers``).
+  ``course`` (but for its trainings) and what only shows things (``lab/plots``, ``lab/widgets``, ``lab/explorers``).
 * **cells**: the lesson's own code cells, all of them: which of them a number passed through is not known.
 * **checkpoints**: the weights of the record's data set that the cells name.
 
@@ -30,9 +30,10 @@ import survey_lib
 from survey_lib.lab import runtime
 
 PACKAGE = Path(survey_lib.__file__).parent
-#: The rooms whose code decides numbers, and what in them does not.
+#: The rooms whose code decides numbers, what in them does not, and what does outside of them.
 ROOMS = ("core", "nets", "design", "process", "lab")
 SHOWING = ("lab/plots/", "lab/widgets.py", "lab/explorers.py")
+TRAINING = ("course/trainings.py",)
 
 
 class Fingerprint(NamedTuple):
@@ -137,7 +138,7 @@ def _imports(source: str) -> Iterator[Path]:
 
 def _decides(file: Path) -> bool:
     name = _name(file)
-    return name.split("/")[0] in ROOMS and not name.startswith(SHOWING)
+    return name in TRAINING or (name.split("/")[0] in ROOMS and not name.startswith(SHOWING))
 
 
 def _name(file: Path) -> str:
