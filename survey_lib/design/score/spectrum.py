@@ -8,6 +8,7 @@ settled.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -36,18 +37,23 @@ class Spectral(ABC):
 class Whitening(Spectral):
     """``M^2 = 1 + power / u^2``: what makes all frequencies of a normal law with that spectrum mix at one pace.
 
-    The finest grain, of no power, keeps the plain step; no frequency moves faster than ``rate / 2``, so that the step
-    is as safe as the plain one. It changes with the level, where the published M is one and the same (`Filter`).
-    power: (H, W) or (C, H, W), as of `power_spectrum`.
+    The finest grain, of no power, keeps the plain step, and on that law no frequency moves by more than ``rate / 2``.
+    Images are not normal: near one of them, the law at a small level is as narrow as the noise in every direction,
+    whatever the spectrum of all of them, and such a step runs away. ``most`` bounds ``M^2``; ``rate most < 4`` is safe.
+    It changes with the level, where the published M is one and the same (`Filter`). power: (H, W) or (C, H, W), as of
+    `power_spectrum`.
     """
 
     power: Tensor
+    most: float = math.inf
 
     def __post_init__(self) -> None:
         _check_power(self.power)
+        if not self.most >= 1:
+            raise ValueError(f"the largest square of a gain is 1, the plain step's, or more; got {self.most:g}")
 
     def gain(self, noise: float) -> Tensor:
-        return (1 + self.power.double() / noise**2).sqrt()
+        return (1 + self.power.double() / noise**2).clamp_max(self.most).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
