@@ -1,0 +1,63 @@
+"""The ways of guiding that the course compares, by name: each a recipe from networks and a scale to a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from survey_lib.core.protocols import Denoiser
+from survey_lib.core.schedules import Schedule
+from survey_lib.design.guidance.studies import EntropyScaled, SelfGuidance
+from survey_lib.design.guidance.wrappers import (
+    Autoguidance,
+    Classifier,
+    ClassifierFree,
+    DynamicThreshold,
+    Interval,
+    Rescaled,
+)
+
+Nets = Callable[[str], Denoiser]  #: gives the network of a role: "base", "conditional" or "weak"
+Way = Callable[[Nets, float], Denoiser]
+
+
+def ways(
+    schedule: Schedule,
+    labels: Any,
+    clean: Callable[[Tensor, Tensor | float, Any], Tensor],
+    null: int,
+    interval: tuple[float, float],
+) -> dict[str, Way]:
+    """All ways, ``ways[name](net, scale)``: those of labels guide "conditional", those of classifiers "base".
+
+    ``labels`` knows the labels of noisy data (a `LabelPosterior`), ``clean`` is the ``log_prob`` of a classifier that
+    does not. At scale 1 classifier-free guidance is the conditional network, at scale 0 a classifier guides nothing.
+    """
+
+    def free(net: Nets, scale: float) -> Any:
+        strong = net("conditional")
+        return strong if scale == 1 else ClassifierFree(strong, null, scale)
+
+    def steered(net: Nets, scale: float) -> Denoiser:
+        plain = net("base")
+        return plain if scale == 0 else Classifier(plain, labels.log_prob, schedule, scale)
+
+    def within(net: Nets, scale: float) -> Denoiser:
+        strong = net("conditional")
+        return Interval(ClassifierFree(strong, null, scale), strong, schedule, *interval)
+
+    return {
+        "classifier-free": free,
+        "interval": within,
+        "autoguidance": lambda net, scale: Autoguidance(net("conditional"), net("weak"), scale),
+        "rescaled": lambda net, scale: Rescaled(free(net, scale)),
+        "thresholded": lambda net, scale: DynamicThreshold(free(net, scale)),
+        "classifier": steered,
+        "clean classifier": lambda net, scale: Classifier(net("base"), clean, schedule, scale),
+        "entropy-scaled": lambda net, scale: EntropyScaled(net("base"), labels, schedule, scale),
+        "contrastive": lambda net, scale: Classifier(net("base"), labels.similarity, schedule, scale),
+        "blurred": lambda net, scale: SelfGuidance(net("base"), schedule, scale),
+        "blurred, sharpening": lambda net, scale: SelfGuidance(net("base"), schedule, scale, extrapolated="x0"),
+    }
