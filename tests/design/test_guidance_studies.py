@@ -27,6 +27,7 @@ from survey_lib.design.guidance import (
     blur,
     entropy,
     entropy_constraint,
+    guided_error,
     guided_log_prob,
     likelihood_score_loss,
 )
@@ -204,6 +205,17 @@ def test_a_network_learns_by_it():
     assert loss.shape == (64,)
     loss.mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in labels.parameters())
+
+
+def test_the_error_of_a_guided_answer_is_0_for_the_exact_classifier_and_1_for_one_that_says_nothing():
+    class Silent:
+        def log_prob(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return 0 * x_t.sum(1)
+
+    def error(labels) -> float:
+        return guided_error(labels, PLANE, vp_cosine(), generator=torch.Generator().manual_seed(0))
+
+    assert error(ExactLabels(PLANE, vp_cosine())) < 1e-6 and error(Silent()) == pytest.approx(1)
 
 
 # ---------------------------------------------------------------- SAG
