@@ -7,9 +7,19 @@ flow and its likelihood stand in `core.samplers` and `core.likelihood`.
 """
 
 from survey_lib.design.score.adaptive import adaptive_sde
+from survey_lib.design.score.bits import dequantise, image_bits
 from survey_lib.design.score.damped import Damped
 from survey_lib.design.score.langevin import annealed_langevin, langevin, noise_times, score_of
-from survey_lib.design.score.matching import ScoreNet, denoising, explicit, fit, implicit, sliced, vote_scatter
+from survey_lib.design.score.matching import (
+    ScoreNet,
+    denoising,
+    explicit,
+    fit,
+    implicit,
+    noised_losses,
+    sliced,
+    vote_scatter,
+)
 from survey_lib.design.score.sde import Views, cdf_gap, chance_gap, mixture_cdf, sub_vp, three_views
 from survey_lib.design.score.spectrum import (
     Filter,
@@ -33,12 +43,15 @@ __all__ = [
     "chance_gap",
     "contraction",
     "denoising",
+    "dequantise",
     "explicit",
     "fit",
+    "image_bits",
     "implicit",
     "langevin",
     "mixture_cdf",
     "noise_times",
+    "noised_losses",
     "one_over_f",
     "power_spectrum",
     "score_of",

@@ -123,6 +123,22 @@ def fit(
     return torch.stack(losses)
 
 
+def noised_losses(sigma: float, generator: torch.Generator | None) -> dict[str, Callable[[Score, Tensor], Tensor]]:
+    """The three losses that can be had, as functions of ``(score, x0)`` that learn the score of noised data.
+
+    `denoising` adds the noise itself; `sliced`, in one direction, and `implicit` are given data with noise on them.
+    """
+
+    def noisy(x0: Tensor) -> Tensor:
+        return x0 + sigma * normal(x0.shape, generator, x0.dtype).to(x0.device)
+
+    return {
+        "denoising": lambda score, x0: denoising(score, x0, sigma, generator=generator),
+        "sliced": lambda score, x0: sliced(score, noisy(x0), generator=generator),
+        "implicit": lambda score, x0: implicit(score, noisy(x0)),
+    }
+
+
 def vote_scatter(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Tensor) -> float:
     """How far one example misjudges the size of a score, ``loss(score, x)`` a function of it and of data (B, D).
 
