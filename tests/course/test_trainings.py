@@ -128,6 +128,14 @@ def test_levels_are_equal_eighths_of_the_mean(monkeypatch) -> None:
     assert (x[..., 1:15, 1:15] == 7).all() and x.sum() == 7 * 14**2
 
 
+def test_of_the_glyphs_the_plain_faces_are_taken() -> None:
+    x, labels = levels.levels("glyphs", split="test", count=30)
+    again, _ = levels.levels("glyphs", split="test", count=50)
+    assert x.shape == (30, 1, 16, 16) and labels.shape == (30,) and torch.equal(again[:30], x)
+    every = levels.data.load("glyphs", split="test", count=100)
+    assert torch.equal(labels[:20], every.labels[every.extra["face"] < levels.PLAIN][:20])
+
+
 def test_levels_and_numbers_there_and_back() -> None:
     x = torch.arange(8).reshape(1, 1, 2, 4)
     assert torch.equal(levels.from_image(levels.to_image(x)), x)
