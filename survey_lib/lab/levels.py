@@ -21,7 +21,7 @@ def levels(dataset: str, *, split: str = "train", count: int | None = None) -> t
     equal eighths of the bytes. Of the glyphs only those in the `PLAIN` faces are taken.
     """
     if dataset == "glyphs":
-        drawn = None if count is None else 4 * count + 100  # more than enough: 8 of 21 faces are plain
+        drawn = None if count is None else 3 * count + 100  # more than enough: 8 of 21 faces are plain
         images = data.load(dataset, split=split, count=drawn)
         images = images.take(images.extra["face"] < PLAIN).take(slice(count))
     else:
