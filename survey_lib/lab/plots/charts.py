@@ -162,15 +162,20 @@ def curves(
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values."""
+    """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values.
+
+    A curve ``(x, y, low, high)`` has its interval drawn as a band, and dots where it was measured.
+    """
     ax = ax or panels()[1]
     colour, ends, words = colours(lines, roles), [], []
-    for name, (steps, values) in lines.items():
+    for name, (steps, values, *interval) in lines.items():
         steps, values = array(steps), array(values)
+        if interval:
+            ax.fill_between(steps, *map(array, interval), color=colour[name], alpha=0.18, linewidth=0)
         if window > 1:
             ax.plot(steps, values, color=colour[name], alpha=0.25, linewidth=0.8)
             steps, values = steps[window - 1 :], np.convolve(values, np.full(window, 1 / window), "valid")
-        ax.plot(steps, values, color=colour[name])
+        ax.plot(steps, values, "o-" if interval else "-", color=colour[name])
         ends.append((steps[-1], values[-1], name, colour[name]))
         words.append(f"{name} goes from {number(values[0])} to {number(values[-1])}")
     if log:
