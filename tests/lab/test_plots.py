@@ -52,6 +52,7 @@ def drawn() -> dict[str, plots.Figure]:
         "pareto": plots.pareto({"a": (10, 3.0, 2.5, 3.5), "b": (20, 2.0)}, cost="evaluations", quality="distance"),
         "loss": plots.loss_by_lam(lam, lam.exp(), theory=torch.exp, label="squared error"),
         "learning": plots.curves({"loss": (COUNTS, 1 / COUNTS)}, y="loss a pixel"),
+        "banded": plots.curves({"a": (COUNTS, 1 / COUNTS, 0.9 / COUNTS, 1.1 / COUNTS)}, x="scale", y="distance"),
         "bars": plots.bars_with_interval({"a": (3.25, 3.0, 3.5), "b": 2.0}, quantity="distance"),
         "rows": plots.rows_of_points({"even": [0, 1, 2, 3], "late": [0, 2.4, 2.8, 3]}, x="lam", band=(2, 3, "detail")),
         "histogram": plots.histogram(noise(500), theory=lambda x: (-x * x / 2).exp() / 2.5, quantity="$x_0$"),
