@@ -54,22 +54,15 @@ def adaptive_sde(
     _check(schedule, times[0], end, rtol, atol, first)
     x, before, paths = x.clone(), x.clone(), _Paths(x)
     t = times[0].repeat(len(x))
-    h = torch.full_like(t, first)
-    tries = 0
+    h, tries = torch.full_like(t, first), 0
     while len(rows := (t > end).nonzero()[:, 0]):
         tries += 1
         if 2 * tries + clean > limit:
             raise RuntimeError(f"{len(rows)} of {len(x)} examples need more than {limit} evaluations: allow more error")
-        at, some, here = rows.to(x.device), _rows(cond, rows, len(x)), t[rows]
-        y, span, rise = x[at], *paths.ahead(rows, torch.minimum(h[rows], here - end), generator)
-        there = (here - span).clamp_min(end)
-        there = torch.where(there - end < 1e-12, end, there)
-        x0 = denoiser(y, here, some)
-        if callback:
-            callback(y, here, x0)
-        euler = _euler(schedule, y, y, x0, here, span, rise)
-        ahead = denoiser(euler, there, some)
-        improved = (euler + _euler(schedule, y, euler, ahead, there, span, rise)) / 2
+        at, here, some = rows.to(x.device), t[rows], _rows(cond, rows, len(x))
+        span, rise = paths.ahead(rows, torch.minimum(h[rows], here - end), generator)
+        there = torch.where(here - span - end < 1e-12, end, here - span)
+        euler, improved = _try(denoiser, schedule, x[at], here, there, rise, some, callback)
         scale = (rtol * torch.maximum(euler.abs(), before[at].abs())).clamp_min(atol)
         error = ((euler - improved) / scale).flatten(1).square().mean(1).sqrt().double().cpu()
         if not error.isfinite().all():
@@ -80,11 +73,29 @@ def adaptive_sde(
         h[rows] = _SAFETY * span * error**-_POWER
         if not redraw:
             paths.keep(rows[~good], span[~good], rise[~taken])
-    if not clean:
-        return x
-    x0 = denoiser(x, end, cond)
+    return _ask(denoiser, x, end, cond, callback) if clean else x
+
+
+def _try(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x: Tensor,
+    t: Tensor,
+    s: Tensor,
+    rise: Tensor,
+    cond: Any,
+    callback: Callback | None,
+) -> tuple[Tensor, Tensor]:
+    """One step of Euler-Maruyama from t to s, each (B,), along a path that rises by ``rise``, and its improvement."""
+    euler = _euler(schedule, x, x, _ask(denoiser, x, t, cond, callback), t, t - s, rise)
+    onward = _euler(schedule, x, euler, denoiser(euler, s, cond), s, t - s, rise)
+    return euler, (euler + onward) / 2
+
+
+def _ask(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Any, callback: Callback | None) -> Tensor:
+    x0 = denoiser(x, t, cond)
     if callback:
-        callback(x, end, x0)
+        callback(x, t, x0)
     return x0
 
 

@@ -152,8 +152,9 @@ class Damped:
         """Symmetric splitting (Dockhorn et al. 2022, alg. 1): half a step of the spring, the score, half a step again.
 
         The spring with its friction and noise is solved exactly by `transition` with the velocity turned round; the
-        rest, ``dw = 4 pace (score_w + w) dt`` at the time in the middle of the step, takes one plain step, as
-        published, or with ``order=2`` one of the midpoint rule, without which the splitting's second order is lost.
+        rest, ``dw = 4 pace (score_w + w) dt``, takes one plain step with the score of the time where the step began,
+        as in the authors' code. With ``order=2`` it is the midpoint rule with that of the time half-way, without which
+        the second order of a symmetric splitting is lost.
 
         Order: ``order`` in law. Evaluations: ``order steps``; a step to 0, as of `euler_maruyama`, takes 1.
         """
@@ -161,13 +162,13 @@ class Damped:
             raise ValueError(f"the splitting has orders 1, as published, and 2; got {order!r}")
 
         def step(z: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            middle, h = (t + s) / 2, 4 * self.pace * float(t - s)
+            at, h = t if order == 1 else (t + s) / 2, 4 * self.pace * float(t - s)
             x, w = self._swing(z, (t - s) / 2, generator).unbind(1)
             ahead = w
             for share in (0.5, 1.0)[2 - order :]:
                 here = torch.stack([x, ahead], 1)
-                x0 = _ask(denoiser, here, middle, cond, callback)
-                ahead = w + share * h * (self.score(here, x0, middle)[:, 1] + ahead)
+                x0 = _ask(denoiser, here, at, cond, callback)
+                ahead = w + share * h * (self.score(here, x0, at)[:, 1] + ahead)
             return self._swing(torch.stack([x, ahead], 1), (t - s) / 2, generator)
 
         return _walk(step, denoiser, z, times, cond, callback)

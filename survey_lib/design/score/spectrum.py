@@ -58,7 +58,7 @@ class Whitening(Spectral):
 
 @dataclass(frozen=True, eq=False)
 class Filter(Spectral):
-    """One M at every level, as published (PDS, sec. 3.2). gains: (H, W) or (C, H, W), positive, symmetric."""
+    """One M at every level, as PDS has it. gains: (H, W) or (C, H, W), positive, the same at f and at -f."""
 
     gains: Tensor
 
@@ -69,10 +69,19 @@ class Filter(Spectral):
         return self.gains
 
     @classmethod
-    def logarithmic(cls, power: Tensor) -> Filter:
-        """``log(1 + H W power)``, divided by its largest value: the logarithm of the spectrum, as in the paper.
+    def published(cls, power: Tensor, alpha: float = 5.0) -> Filter:
+        """``alpha / (log(1 + H W power / 4) + alpha - 1)``, the filter in the code that its authors released.
 
-        No gain exceeds 1: such a filter slows the fine grain down, and pays with a larger ``rate``.
+        Their spectrum is of images in [0, 1], not normalised, and its logarithm *divides*: long waves get the smaller
+        steps and the smaller noises, the reverse of what whitening does. What it buys is a larger ``rate`` for all.
+        """
+        return cls(alpha / (torch.log1p(power.double() * power.shape[-1] * power.shape[-2] / 4) + alpha - 1))
+
+    @classmethod
+    def logarithmic(cls, power: Tensor) -> Filter:
+        """``log(1 + H W power)`` over its largest value: a mild whitening, one for all levels.
+
+        No gain exceeds 1: it slows the fine grain down instead, and pays with a larger ``rate``.
         """
         gains = torch.log1p(power.double() * power.shape[-1] * power.shape[-2])
         return cls(gains / gains.max())
