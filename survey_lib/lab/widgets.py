@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets
@@ -103,7 +104,7 @@ def image_slider(
     names = [f"{label} = {_text(values[index])}" for index in chosen]
     drawn = [render(values[index]) for index in chosen]
     if isinstance(drawn[0], Figure):
-        static = collage([figure.pixels() for figure in drawn], names)
+        static = replace(collage([figure.pixels() for figure in drawn], names), lossless=False)  # charts: few colours
         alt = alt or " ".join(f"{name}: {figure.alt}" for name, figure in zip(names, drawn, strict=True))
     else:
         static = sheet(torch.cat([as_bytes(images) for images in drawn]), rows=names)

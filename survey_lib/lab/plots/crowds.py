@@ -20,7 +20,7 @@ def scatters(sets: Mapping[str, Tensor], *, density: LogProb | None = None, limi
     """A panel for each named set of points (N, 2), all over one density and on the same axes (see `scatter2d`)."""
     figure, axes = panels(len(sets), width=9.5, height=9.5 / len(sets) + 0.45, sharey=True, squeeze=False)
     for ax, (name, points) in zip(axes[0], sets.items(), strict=True):
-        scatter2d(points, density=density, limits=limits, title=name, size=3, ax=ax)
+        scatter2d(points, density=density, limits=limits, title=name, ax=ax)
         ax.set_label(f"{name}: {ax.get_label()}")
         ax.label_outer()
     return describe(figure)
@@ -36,7 +36,7 @@ def field2d(log_prob: LogProb, score: Callable[[Tensor], Tensor], *, scale: floa
     arrows = scale * score(mesh)
     lengths = arrows.norm(dim=1, keepdim=True)
     arrows = arrows / (1 + lengths)
-    ax.quiver(*mesh.T, *arrows.T, color=PALETTE["model"], scale=16, width=0.006)
+    ax.quiver(*array(mesh).T, *array(arrows).T, color=PALETTE["model"], scale=16, width=0.006)
     inward = (arrows * mesh).sum(1) < 0
     words = f"{int(100 * inward.double().mean())} % of the arrows of its score point inwards"
     ax.set_label(f"{ax.get_label()} {words}.")
@@ -63,9 +63,9 @@ def paths(
     for ax, (name, states) in zip(axes[0], views.items(), strict=True):
         states = states.reshape(len(root), -1).detach().cpu()
         if shade is not None:
-            relative = (shade / shade.amax(1, keepdim=True)).T
-            ax.pcolormesh(root, x, relative, cmap="Blues", vmax=1.6, shading="gouraud")
-        ax.plot(root, states[:, :count], color=PALETTE["model"], linewidth=0.9)
+            relative = array(shade / shade.amax(1, keepdim=True)).T
+            ax.pcolormesh(root, array(x), relative, cmap="Blues", vmax=1.6, shading="gouraud")
+        ax.plot(root, array(states[:, :count]), color=PALETTE["model"], linewidth=0.9)
         ax.set(xlim=(root[0], root[-1]), ylim=limits, xlabel="√t:  noise ⟶ data", title=name)
         ax.grid(False)
         length = states.diff(dim=0).abs().sum(0).mean()
