@@ -46,6 +46,10 @@ def _corrupt_with(
     return corrupt
 
 
+def _unrepeatable(p, generator):
+    return torch.multinomial(p, 1)[:, 0]
+
+
 def _corrupt_stub(x0, chain, t, generator):
     raise NotImplementedError
 
@@ -146,7 +150,7 @@ A = Exercise(
         Mistake(
             "noise that cannot be repeated",
             "torch.multinomial without a generator draws from a state that any other line may change.",
-            _corrupt_with(draw=lambda p, generator: torch.multinomial(p, 1)[:, 0]),
+            _corrupt_with(draw=_unrepeatable),
         ),
     ),
     reference=_corrupt_with(),
