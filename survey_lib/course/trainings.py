@@ -45,7 +45,6 @@ _CHAINS: dict[str, Callable[[int], Categorical]] = {
     "replace": mask_and_replace,
 }
 COUNT = 2000  # samples for the scores in a manifest
-_CODES = {"glyphs": 128, "mnist": 64}  # colours want more
 _BITS = (levels.LEVELS - 1).bit_length()
 _UNET = {"widths": (24, 40)}
 
@@ -71,14 +70,10 @@ def plan_of(name: str) -> Plan:
     """How the checkpoint ``name`` is trained; a test holds the shipped ones to it."""
     if name not in names():
         raise ValueError(f'no training "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
-    dataset, what, kind = _parts(name)
+    _, what, kind = _parts(name)
     if what == "levels":
         return replace(level_plan(kind, 0), steps=1800)
-    return (
-        Plan(steps={"glyphs": 1000, "mnist": 600}[dataset], rate=3e-3)
-        if not kind
-        else Plan(steps=1200, rate=5e-3, label_dropout=0.15)
-    )
+    return Plan(steps=600, rate=3e-3) if not kind else Plan(steps=1200, rate=5e-3, label_dropout=0.15)
 
 
 def _parts(name: str) -> tuple[str, str, str]:
@@ -245,10 +240,10 @@ def all_tokens(codes: Autoencoder, images: Tensor) -> Tensor:
 
 
 def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) -> tuple[Autoencoder, dict[str, float]]:
-    images = data.load(dataset)
+    images = levels.pictures(dataset)
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        model = Autoencoder(images.shape[0], codes=_CODES[dataset])
+        model = Autoencoder(images.shape[0], codes=64)
 
     def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
         x = images.float(batch).contiguous(memory_format=torch.channels_last)
@@ -259,7 +254,7 @@ def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) 
         return (model.decode(code).float() - x).square().flatten(1).mean(1) + 0.25 * away
 
     model = fit(model, loss, len(images), plan, progress=progress)
-    test = data.load(dataset, split="test", count=COUNT)
+    test = levels.pictures(dataset, split="test", count=COUNT)
     with torch.no_grad():
         again = torch.cat([model(chunk) for chunk in test.float().split(500)]).clamp(-1, 1)
     eye = checkpoints.load(f"{dataset}_features", root=root)
@@ -274,7 +269,7 @@ def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) 
 def _trained_tokens(
     dataset: str, kind: str, plan: Plan, root: Path | None, progress: bool
 ) -> tuple[Transformer, dict[str, float]]:
-    codes, images = tokenizer(dataset, root=root), data.load(dataset)
+    codes, images = tokenizer(dataset, root=root), levels.pictures(dataset)
     x0, classes = all_tokens(codes, images.images), len(images.classes)
     count = codes.config["codes"]
     chain = None if kind == "causal" else _CHAINS[kind](count)
@@ -302,7 +297,7 @@ def _token_scores(
     dataset: str, codes: Autoencoder, model: nn.Module, root: Path | None
 ) -> tuple[Transformer, dict[str, float]]:
     """Fréchet distance of 2000 decoded samples, at 25 steps (a causal network: as many as there are tokens)."""
-    generator, test = torch.Generator().manual_seed(0), data.load(dataset, split="test", count=COUNT)
+    generator, test = torch.Generator().manual_seed(0), levels.pictures(dataset, split="test", count=COUNT)
     count, cond = len(test), test.labels
     with precision():
         if isinstance(model, Transformer):

@@ -1,6 +1,8 @@
-"""Small grey images with few levels: data sets as integers, for chains on categories."""
+"""Data sets made simple for chains on categories: small images of few grey levels, and glyphs without colour."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,14 +22,24 @@ def levels(dataset: str, *, split: str = "train", count: int | None = None) -> t
     Colour becomes luminance, 28 pixels get a rim of 2 to be 32, and these the mean of each 2 x 2: the levels are
     equal eighths of the bytes. Of the glyphs only those in the `PLAIN` faces are taken.
     """
-    if dataset == "glyphs":
-        drawn = None if count is None else 3 * count + 100  # more than enough: 8 of 21 faces are plain
-        images = data.load(dataset, split=split, count=drawn)
-        images = images.take(images.extra["face"] < PLAIN).take(slice(count))
-    else:
-        images = data.load(dataset, split=split, count=count)
+    images = _plain(dataset, split, count)
     found = [_coarse(chunk) for chunk in images.images.split(4096)]
     return torch.cat(found), images.labels
+
+
+def pictures(dataset: str, *, split: str = "train", count: int | None = None) -> data.ImageSet:
+    """What is made into tokens: the images as they are, but glyphs in the `PLAIN` faces, white on black (`ink`)."""
+    images = _plain(dataset, split, count)
+    return replace(images, images=ink(images.images)) if dataset == "glyphs" else images
+
+
+def ink(images: Tensor) -> Tensor:
+    """How far each pixel's colour is from that of the corner, the farthest white: bytes (N, C, H, W), all C alike."""
+    chunks = []
+    for x in images.split(4096):
+        away = (x.float() - x[:, :, :1, :1].float()).abs().sum(1, keepdim=True)
+        chunks.append((255 * away / away.amax((2, 3), keepdim=True).clamp_min(1)).round().to(torch.uint8))
+    return torch.cat(chunks).expand(-1, images.shape[1], -1, -1).contiguous()
 
 
 def to_image(x: Tensor, count: int = LEVELS) -> Tensor:
@@ -44,6 +56,14 @@ def for_features(x: Tensor, channels: int) -> Tensor:
     """Levels (N, 1, 16, 16) as the images (N, channels, 32, 32) in [-1, 1] that feature networks know."""
     large = F.interpolate(to_image(x), scale_factor=2.0, mode="bilinear", align_corners=False)
     return large.expand(-1, channels, -1, -1)
+
+
+def _plain(dataset: str, split: str, count: int | None) -> data.ImageSet:
+    if dataset != "glyphs":
+        return data.load(dataset, split=split, count=count)
+    drawn = None if count is None else 3 * count + 100  # more than enough: 8 of 21 faces are plain
+    images = data.load(dataset, split=split, count=drawn)
+    return images.take(images.extra["face"] < PLAIN).take(slice(count))
 
 
 def _coarse(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def small(monkeypatch, tmp_path):
     """Sixty random pictures for every data set, a batch of four, few samples for the scores."""
     images = torch.randint(256, (60, 1, 28, 28), generator=generator(), dtype=torch.uint8)
     made = ImageSet("mnist", images, torch.arange(60) % 3, ("a", "b", "c"))
-    monkeypatch.setattr(trainings.data, "load", lambda name, split="train", count=None: made)
+    monkeypatch.setattr(trainings.data, "load", lambda name, split="train", count=None: made)  # levels' too
     plan_of, level_plan = trainings.plan_of, trainings.level_plan
     monkeypatch.setattr(trainings, "plan_of", lambda name: replace(plan_of(name), batch=4))
     monkeypatch.setattr(trainings, "level_plan", lambda kind, seed: replace(level_plan(kind, seed), batch=4))
@@ -134,6 +134,18 @@ def test_of_the_glyphs_the_plain_faces_are_taken() -> None:
     assert x.shape == (30, 1, 16, 16) and labels.shape == (30,) and torch.equal(again[:30], x)
     every = levels.data.load("glyphs", split="test", count=100)
     assert torch.equal(labels[:20], every.labels[every.extra["face"] < levels.PLAIN][:20])
+
+
+def test_ink_is_white_whatever_the_colours_are() -> None:
+    """Dark on light and light on dark in any colours: the same strokes on black."""
+    strokes = torch.zeros(3, 32, 32, dtype=torch.bool)
+    strokes[:, 8:24, 14:18] = True
+    x = torch.stack([torch.where(strokes, a, b).byte() for a, b in ((250, 10), (10, 250), (90, 130))])
+    x[1, 2] = 77  # a channel that says nothing
+    assert torch.equal(levels.ink(x), (255 * strokes).byte().expand(3, 3, 32, 32))
+    glyphs = levels.pictures("glyphs", split="test", count=20)
+    assert glyphs.shape == (3, 32, 32) and (glyphs.images[:, :, 0, 0] == 0).all()
+    assert (glyphs.images.amax((1, 2, 3)) == 255).all() and glyphs.extra["face"].max() < levels.PLAIN
 
 
 def test_levels_and_numbers_there_and_back() -> None:
