@@ -55,7 +55,7 @@ class Damped:
     def marginal(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """``gain, cov`` of ``z_t | x0 ~ N(gain x0, cov)``: (..., 2) and (..., 2, 2).
 
-        The first velocity, ``N(0, gamma)``, is averaged over, not kept: hybrid score matching (their sec. 3.2).
+        The first velocity, ``N(0, gamma)``, is averaged over, not kept: hybrid score matching (their sec. 3).
         """
         mean, cov = self.transition(t)
         swing = mean[..., 1]

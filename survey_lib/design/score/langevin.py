@@ -40,10 +40,10 @@ def score_of(denoiser: Denoiser, schedule: Schedule) -> Callable[..., Tensor]:
 
 
 def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clean: bool = True) -> Tensor:
-    """NCSN's levels (Song & Ermon 2019, sec. 4.3): times at which ``u = sigma / alpha`` falls by one factor a step.
+    """NCSN's levels (Song & Ermon 2019, sec. 5): times at which ``u = sigma / alpha`` falls by one factor a step.
 
     ``count`` times from ``u = high`` to ``u = low``, and, with ``clean``, 0 behind them: the final denoising
-    (Jolicoeur-Martineau et al. 2021, sec. 3.1). The paper has 10 levels from 1 to 0.01, for data in [0, 1].
+    (Jolicoeur-Martineau et al. 2021). The paper has 10 levels from 1 to 0.01, for data in [0, 1].
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise ValueError(f"a ladder has at least 2 levels of noise, a whole number; got {count!r}")

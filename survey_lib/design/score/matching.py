@@ -67,11 +67,11 @@ def sliced(
     directions: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``v . J v + 1/2 (v . score)^2`` for random signs v, J the Jacobian of the score (Song et al. 2019, eq. 7): (B,).
+    """``v . J v + 1/2 (v . score)^2`` for random signs v, J the Jacobian of the score (Song et al. 2019): (B,).
 
-    ``reduced`` writes ``1/2 |score|^2`` for the last term, of which it is the mean, and so leaves out the chance in it
-    (eq. 8). The mean over ``slices`` directions; each costs one backward pass, in any dimension. ``directions`` are
-    these v, (slices, *x.shape), drawn if not given.
+    ``reduced`` writes ``1/2 |score|^2`` for the last term, of which it is the mean, and so leaves out the chance in
+    it. The mean over ``slices`` directions; each costs one backward pass, in any dimension. ``directions`` are these v,
+    (slices, *x.shape), drawn if not given.
     """
     if directions is None:
         directions = normal((slices, *x.shape), generator, x.dtype).to(x.device).sign()
