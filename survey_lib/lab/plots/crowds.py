@@ -13,6 +13,7 @@ from survey_lib.lab.plots.planes import LogProb, density2d, scatter2d
 from survey_lib.lab.plots.style import PALETTE, Figure, describe, finish, panels, styled
 
 _ROWS = 241  # values of x at which a density over time is drawn
+_LEVELS = [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]  # shades: a picture of few colours is small
 
 
 @styled
@@ -64,7 +65,7 @@ def paths(
         states = states.reshape(len(root), -1).detach().cpu()
         if shade is not None:
             relative = array(shade / shade.amax(1, keepdim=True)).T
-            ax.pcolormesh(root, array(x), relative, cmap="Blues", vmax=1.6, shading="gouraud")
+            ax.contourf(root, array(x), relative, levels=_LEVELS, cmap="Blues", vmax=1.6)
         ax.plot(root, array(states[:, :count]), color=PALETTE["model"], linewidth=0.9)
         ax.set(xlim=(root[0], root[-1]), ylim=limits, xlabel="√t:  noise ⟶ data", title=name)
         ax.grid(False)
