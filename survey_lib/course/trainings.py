@@ -37,12 +37,19 @@ from survey_lib.nets.unet import UNet
 #: What can be trained on grey levels. ``gaussian_plain`` has no auxiliary loss, ``bits_plain`` no self-conditioning.
 KINDS = ("uniform", "absorbing", "gaussian", "gaussian_plain", "bits", "bits_plain", "continuous")
 DATASETS = ("glyphs", "mnist")
+
+
+def _replacing(categories: int) -> Categorical:
+    """VQ-Diffusion's own mask-and-replace (Gu et al. 2022, sec. 4.1): at t, 0.9 t are masked and 0.1 t replaced."""
+    return mask_and_replace(categories, survival=lambda t: (1 - t) / (1 - 0.9 * t))
+
+
 _CHAINS: dict[str, Callable[[int], Categorical]] = {
     "uniform": uniform,
     "absorbing": absorbing,
     "gaussian": discretised_gaussian,
     "gaussian_plain": discretised_gaussian,
-    "replace": mask_and_replace,
+    "replace": _replacing,
 }
 COUNT = 2000  # samples for the scores in a manifest
 _BITS = (levels.LEVELS - 1).bit_length()
@@ -51,12 +58,8 @@ _UNET = {"widths": (24, 40)}
 
 # ---------------------------------------------------------------------- names, for `survey train`
 
-_LEVELS = (
-    "uniform",
-    "absorbing",
-    "gaussian",
-    "bits",
-)  # the kinds that ship, trained for longer than `discrete_run` does
+#: The kinds that ship: trained for longer than `discrete_run` does.
+_LEVELS = ("uniform", "absorbing", "gaussian", "bits")
 _TOKENS = ("replace", "absorbing", "causal")
 
 

@@ -107,6 +107,14 @@ def test_all_names_are_shipped() -> None:
     assert set(trainings.names()) <= set(checkpoints.names())
 
 
+def test_tokens_are_masked_and_replaced_in_the_published_shares() -> None:
+    """Linear in t: nine tenths of t are masked, one tenth is drawn anew, the rest is as it was."""
+    for t in (0.25, 0.5, 1.0):
+        row = trainings._CHAINS["replace"](4).matrix(torch.tensor(0.0).double(), torch.tensor(t).double())[0]
+        expected = torch.tensor([1 - t + 0.1 * t / 4, *[0.1 * t / 4] * 3, 0.9 * t]).double()
+        torch.testing.assert_close(row, expected)
+
+
 # ---------------------------------------------------------------------- levels and the loop
 
 
