@@ -60,7 +60,7 @@ _UNET = {"widths": (24, 40)}
 
 #: The kinds that ship: trained for longer than `discrete_run` does.
 _LEVELS = ("uniform", "absorbing", "gaussian", "bits")
-_TOKENS = ("replace", "absorbing", "causal")
+_TOKENS = ("absorbing", "replace", "causal")
 
 
 def names() -> list[str]:
@@ -76,7 +76,10 @@ def plan_of(name: str) -> Plan:
     _, what, kind = _parts(name)
     if what == "levels":
         return replace(level_plan(kind, 0), steps=1800)
-    return Plan(steps=600, rate=3e-3) if not kind else Plan(steps=1200, rate=5e-3, label_dropout=0.15)
+    if not kind:
+        return Plan(steps=600, rate=3e-3)
+    tokens = Plan(steps=1200, rate=5e-3, label_dropout=0.15)
+    return replace(tokens, steps=800, rate=3e-3) if kind == "replace" else tokens  # it goes on from the absorbing one
 
 
 def _parts(name: str) -> tuple[str, str, str]:
@@ -95,7 +98,8 @@ def train(
 ) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest; ``steps`` shortens the plan.
 
-    The token nets need ``codes`` in the same ``root``. Raises ValueError for an unknown name or another device.
+    The token nets need ``codes`` in the same ``root``, and ``codes_replace`` needs ``codes_absorbing``. Raises
+    ValueError for an unknown name or another device.
     """
     plan = plan_of(name)
     if device != "cpu":
@@ -282,6 +286,8 @@ def _trained_tokens(
             count if chain is None else len(chain.stationary), count, x0.shape[1],
             width=48, classes=classes, causal=chain is None,
         )  # fmt: skip
+    if kind == "replace":  # from nothing it had not found out in 1200 steps what its neighbours are good for
+        net.load_state_dict(checkpoints.load(f"{dataset}_codes_absorbing", root=root).state_dict())
     model = net if chain is None else discrete.CategoricalDenoiser(net, chain, count)
 
     def loss(batch: Tensor, generator: torch.Generator) -> Tensor:

@@ -60,7 +60,7 @@ def test_kinds_differ_where_they_should() -> None:
 
 def test_a_shipped_training_makes_whole_checkpoints_one_after_another(small) -> None:
     """Levels, then codes, then tokens that need the codes: saved, loaded again, sampled."""
-    for role in ("levels_absorbing", "levels_bits", "codes", "codes_replace", "codes_absorbing", "codes_causal"):
+    for role in ("levels_absorbing", "levels_bits", "codes", "codes_absorbing", "codes_replace", "codes_causal"):
         path = trainings.train(f"mnist_{role}", steps=2, root=small, progress=False)
         about = checkpoints.manifest(path.stem, root=small)
         assert about["recipe"] == asdict(replace(trainings.plan_of(path.stem), steps=2))
