@@ -19,7 +19,7 @@ _LEVELS = [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]  # shades: a 
 @styled
 def scatters(sets: Mapping[str, Tensor], *, density: LogProb | None = None, limits: float = 2.0) -> Figure:
     """A panel for each named set of points (N, 2), all over one density and on the same axes (see `scatter2d`)."""
-    figure, axes = panels(len(sets), width=9.5, height=9.5 / len(sets) + 0.45, sharey=True, squeeze=False)
+    figure, axes = panels(len(sets), width=7.2, height=7.2 / len(sets) + 0.45, sharey=True, squeeze=False)
     for ax, (name, points) in zip(axes[0], sets.items(), strict=True):
         scatter2d(points, density=density, limits=limits, title=name, ax=ax)
         ax.set_label(f"{name}: {ax.get_label()}")
@@ -59,7 +59,7 @@ def paths(
     """
     root = array(times) ** 0.5
     x = torch.linspace(*limits, _ROWS, dtype=torch.float64)
-    figure, axes = panels(len(views), width=9.6, height=3.5, sharey=True, squeeze=False)
+    figure, axes = panels(len(views), width=7.2, height=3.0, sharey=True, squeeze=False)
     shade = torch.stack([density(x, float(t)) for t in times]) if density else None
     for ax, (name, states) in zip(axes[0], views.items(), strict=True):
         states = states.reshape(len(root), -1).detach().cpu()
@@ -70,6 +70,6 @@ def paths(
         ax.set(xlim=(root[0], root[-1]), ylim=limits, xlabel="√t:  noise ⟶ data", title=name)
         ax.grid(False)
         length = states.diff(dim=0).abs().sum(0).mean()
-        finish(ax, f"{name}: {count} paths from noise to data, {number(length)} long on average.")
+        finish(ax, f"{name}: {min(count, states.shape[1])} paths from noise to data, {number(length)} long on average.")
     axes[0, 0].set_ylabel("x")
     return describe(figure)
