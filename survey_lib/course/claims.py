@@ -148,7 +148,7 @@ class Ledger:
 
 
 def load(path: Path | None = None) -> tuple[Claim, ...]:
-    """All claims. Raises ValueError for a claim that lacks a field, has an unknown one, or repeats an id."""
+    """All claims, lesson by lesson. Raises ValueError for one that lacks a field, has an unknown one or repeats an id."""
     path = path or runtime.HOME / "data" / "claims.toml"
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: claims are read from the project's data folder")
@@ -163,7 +163,7 @@ def load(path: Path | None = None) -> tuple[Claim, ...]:
         if claim.id in found:
             raise ValueError(f"{path.name} holds two claims {claim.id}")
         found[claim.id] = claim
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda claim: claim.lesson))
 
 
 def verdicts(

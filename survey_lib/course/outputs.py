@@ -88,6 +88,15 @@ def lesson_map(lessons: list[Lesson]) -> str:
     return "\n".join(lines)
 
 
+def verdicts_table(ledger: Ledger) -> str:
+    """How often each verdict was reached, a line a lesson, as a Markdown table; and every claim behind a fold."""
+    counts = ledger.counts
+    lines = [f"| {' | '.join(counts.header)} |", f"|{'---|' * len(counts.header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in counts.rows]
+    fold = f"<details><summary>Every claim, with what was measured</summary>\n\n{claims_table(ledger)}\n\n</details>"
+    return "\n".join([*lines, "", fold])
+
+
 def claims_table(ledger: Ledger) -> str:
     """The claims as a Markdown table: lesson, sentence, and the verdict with what was measured, a line a data set."""
     lines = ["| | what is claimed | verdict | measured |", "|---|---|---|---|"]
@@ -101,7 +110,7 @@ def claims_table(ledger: Ledger) -> str:
 
 def readme(text: str, lessons: list[Lesson], ledger: Ledger) -> str:
     """The README's text with its generated tables anew. Raises ValueError where their marks are missing."""
-    for what, table in (("lessons", lesson_map(lessons)), ("claims", claims_table(ledger))):
+    for what, table in (("lessons", lesson_map(lessons)), ("claims", verdicts_table(ledger))):
         begin, end = f"<!-- {what}: begin (written by `survey outputs`) -->", f"<!-- {what}: end -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"the README needs the two marks {begin} and {end}, once each")

@@ -70,6 +70,7 @@ def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran):
     assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
+    assert "| 01 | 1 | 2 | 0 | 0 | 0 |" in text
     assert "| 01 | a \\| b. (a study) | glyphs: reproduced<br>mnist: reproduced | 0.5 times<br>0.5 times |" in text
     assert outputs.readme(text, lessons.all_lessons(ran.home), ledger) == text
     with pytest.raises(ValueError, match="needs the two marks"):
