@@ -148,7 +148,7 @@ class Ledger:
 
 
 def load(path: Path | None = None) -> tuple[Claim, ...]:
-    """All claims, lesson by lesson. Raises ValueError for one that lacks a field, has an unknown one or repeats an id."""
+    """All claims, lesson by lesson. Raises ValueError where one lacks a field, has an unknown one or repeats an id."""
     path = path or runtime.HOME / "data" / "claims.toml"
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: claims are read from the project's data folder")
