@@ -229,10 +229,10 @@ def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, n
 
 
 def _count_axis(ax: Axes, counts: np.ndarray) -> None:
-    """Tick a log axis at the counts that were measured, thinned until they are 12 % apart at least."""
+    """Tick a log axis at the counts that were measured, thinned until their labels stand apart."""
     kept = []
     for count in counts:
-        if not kept or count >= 1.25 * kept[-1]:
+        if not kept or count >= 1.4 * kept[-1]:
             kept.append(count)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(kept, [f"{count:g}" for count in kept])
+    ax.set_xticks(kept, [f"{count:.0f}" if count >= 10 else f"{count:.3g}" for count in kept])
