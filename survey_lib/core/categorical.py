@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.corruptions import check_step
+from survey_lib.core.protocols import check_generator
 
 #: A probability that falls from 1 at t = 0: of not having been touched by the noise.
 Survival = Callable[[Tensor], Tensor]
@@ -212,8 +213,7 @@ def _normalise(joint: Tensor) -> Tensor:
 
 def _draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One category for each row of (..., K)."""
-    if generator is None:
-        raise ValueError("this step draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
+    generator = check_generator(generator)
     heights = probabilities.to(generator.device, torch.float64).cumsum(-1)
     u = torch.rand(heights.shape[:-1], generator=generator, device=generator.device, dtype=torch.float64)
     drawn = (heights <= (u * heights[..., -1]).unsqueeze(-1)).sum(-1)

@@ -203,10 +203,18 @@ def continuous_bound(
     if not (torch.isfinite(high) and torch.isfinite(low) and high > low):
         raise ValueError(f"the bound runs over finite lam, t_min < t_max; got {low:g} to {high:g}: move t inwards")
     lam = low + (high - low) * stratified_times(len(x0), generator=generator)
+    terms = bound_integrand(denoiser, schedule, x0, lam, cond=cond, generator=generator)
+    return (high - low).to(terms) * terms
+
+
+def bound_integrand(
+    denoiser: Denoiser, schedule: Schedule, x0: Tensor, lam: Tensor, *, cond: Any = None, generator: torch.Generator
+) -> Tensor:
+    """``exp(2 lam) |x0 - D(x_t)|^2``, the bound a unit of ``lam`` (VDM, eq. 17), at a ``lam`` (B,) an example: (B,)."""
     t = schedule.time(lam)
     x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
     error = _total((denoiser(x_t, t, cond) - x0).double() ** 2)
-    return (high - low).to(error) * torch.exp(2 * lam).to(error) * error
+    return torch.exp(2 * lam).to(error) * error
 
 
 def nats_to_bits_per_dim(nats: Tensor, x0: Tensor) -> Tensor:

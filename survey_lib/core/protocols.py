@@ -69,9 +69,15 @@ def normal(shape: Sequence[int], generator: torch.Generator | None, dtype: torch
 
     Raises ValueError without a generator: hidden global randomness cannot be repeated.
     """
+    generator = check_generator(generator)
+    return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
+
+
+def check_generator(generator: torch.Generator | None) -> torch.Generator:
+    """The generator of a step that draws, or a ValueError where there is none."""
     if generator is None:
         raise ValueError("this step draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
-    return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
+    return generator
 
 
 def check_times(times: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def predictor_corrector(
             callback(x, start.t, x0)
         x = bridge(x, x0, start.t, end.t, generator=generator)
         for _ in range(corrections if end.sigma > 0 else 0):
-            x = _langevin(x, denoiser(x, end.t, cond), end, snr, generator)
+            x = langevin_step(x, denoiser(x, end.t, cond), end, 4 * snr**2, generator)
     return x
 
 
@@ -186,10 +186,10 @@ def _churned(schedule: Schedule, grid: list[Level], gamma: float, churn_range: t
     return raised
 
 
-def _langevin(x: Tensor, x0: Tensor, at: Level, snr: float, generator: torch.Generator | None) -> Tensor:
-    """``x + e score + sqrt(2 e) z`` with ``e = 2 (snr sigma)^2`` and ``score = (alpha x0 - x) / sigma^2``."""
-    pull = 2 * snr**2  # e / sigma^2
-    return combine([1 - pull, pull * at.alpha, math.sqrt(2 * pull) * at.sigma], [x, x0, _noise_like(x, generator)])
+def langevin_step(x: Tensor, x0: Tensor, at: Level, rate: float, generator: torch.Generator | None) -> Tensor:
+    """``x + (a / 2) score + sqrt(a) z`` with ``a = rate sigma^2`` and ``score = (alpha x0 - x) / sigma^2``."""
+    z = _noise_like(x, generator)
+    return combine([1 - rate / 2, rate / 2 * at.alpha, math.sqrt(rate) * at.sigma], [x, x0, z])
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -113,8 +113,8 @@ def train(
         model, scores = _trained_codes(dataset, plan, root, progress)
     else:
         model, scores = _trained_tokens(dataset, kind, plan, root, progress)
-    about = recipes._data(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
-    about |= recipes._circumstances(time.perf_counter() - began, "cpu") | {"scores": scores}
+    about = recipes.data_facts(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
+    about |= recipes.circumstances(time.perf_counter() - began, "cpu") | {"scores": scores}
     return checkpoints.save(name, model, about, root=root)
 
 
@@ -214,10 +214,7 @@ def _trained_levels(
     )
     drawn = _finished(kind, model).sample(count, 50, generator=generator)
     fake = metrics.features(eye, levels.for_features(drawn, eye.channels))
-    scores = {
-        "fd": metrics.frechet_distance(real[:count], fake),
-        "fd_floor": metrics.floor(metrics.frechet_distance, real, count, generator=generator),
-    }
+    scores = recipes.distances(real, fake, generator)
     return (model if isinstance(model, Preconditioned) else model.net), scores
 
 

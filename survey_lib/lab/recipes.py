@@ -12,12 +12,13 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -93,9 +94,9 @@ def train_denoiser(
     trainer = Trainer(model, images, recipe, device=device, save_to=state)
     for _ in trainer.run(every=200, progress=True):
         pass
-    about = _data(images) | {"recipe": asdict(recipe), "seed": recipe.seed}
+    about = data_facts(images) | {"recipe": asdict(recipe), "seed": recipe.seed}
     scores = {"loss": trainer.history[-1].loss, **_frechet(trainer.average, images.name, conditional, root)}
-    about |= _circumstances(trainer.seconds, device) | {"scores": scores}
+    about |= circumstances(trainer.seconds, device) | {"scores": scores}
     path = checkpoints.save(name, trainer.average, about, root=root)
     state.unlink(missing_ok=True)  # done: the next call begins anew
     return path
@@ -113,7 +114,13 @@ def _frechet(model: Preconditioned, dataset: str, conditional: bool, root: Path 
     cond = test.labels[:count] if conditional else None
     drawn = multistep(denoiser, schedule, noise, grids.karras(20, schedule), cond=cond).clamp(-1, 1)
     real = metrics.features(eye, test.images)
-    fd = metrics.frechet_distance(real[:count], metrics.features(eye, drawn))
+    return distances(real, metrics.features(eye, drawn), generator)
+
+
+def distances(real: Tensor, fake: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """``fd`` of features ``fake`` (N, d) from the first N of ``real`` (2 N, d), and its ``fd_floor``."""
+    count = len(fake)
+    fd = metrics.frechet_distance(real[:count], fake)
     return {"fd": fd, "fd_floor": metrics.floor(metrics.frechet_distance, real, count, generator=generator)}
 
 
@@ -136,8 +143,8 @@ def train_classifier(
         f"accuracy_{what}": float((found == wanted).double().mean())
         for (what, wanted), found in zip(_targets(test).items(), metrics.classify(net, test.images), strict=True)
     }
-    about = _data(images) | {"recipe": recipe, "seed": seed, "scores": scores}
-    return checkpoints.save(name, net.eval(), about | _circumstances(time.perf_counter() - began, device), root=root)
+    about = data_facts(images) | {"recipe": recipe, "seed": seed, "scores": scores}
+    return checkpoints.save(name, net.eval(), about | circumstances(time.perf_counter() - began, device), root=root)
 
 
 def train_noisy(name: str, images: ImageSet, role: str, *, device: str, steps: int | None, root: Path | None) -> Path:
@@ -148,8 +155,8 @@ def train_noisy(name: str, images: ImageSet, role: str, *, device: str, steps: i
     began, recipe = time.perf_counter(), _NOISY if steps is None else _NOISY | {"steps": steps}
     _fit_noisy(labels.to(device, memory_format=torch.channels_last), images, device, **recipe)
     scores = noisy_accuracy(labels, load(images.name, split="test"))
-    about = _data(images) | {"recipe": recipe, "seed": 0, "scores": scores}
-    return checkpoints.save(name, labels, about | _circumstances(time.perf_counter() - began, device), root=root)
+    about = data_facts(images) | {"recipe": recipe, "seed": 0, "scores": scores}
+    return checkpoints.save(name, labels, about | circumstances(time.perf_counter() - began, device), root=root)
 
 
 def _fit_noisy(
@@ -163,23 +170,18 @@ def _fit_noisy(
     log_sigma_mean: float,
     log_sigma_std: float,
 ) -> None:
-    """Adam under a one-cycle learning rate, on CLIP's loss at the noise levels of a denoiser's training."""
+    """`_one_cycle` on CLIP's loss at the noise levels of a denoiser's training."""
     generator, corruption = torch.Generator().manual_seed(0), Gaussian(labels.schedule)
-    optimizer = torch.optim.Adam(labels.parameters(), lr=rate)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
-    labels.train()
-    for _ in tqdm(range(steps), desc="training", unit="step"):
+
+    def loss() -> Tensor:
         index = torch.randint(len(images), (batch,), generator=generator)
         t = lognormal_times(batch, labels.schedule, mean=log_sigma_mean, std=log_sigma_std, generator=generator)
         x_t = corruption.corrupt(images.float(index), t, generator=generator)
         with precision(device):
             logits = labels(x_t.to(device, memory_format=torch.channels_last), t)
-        loss = contrastive_loss(logits, images.labels[index].to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        falling.step()
-    labels.eval()
+        return contrastive_loss(logits, images.labels[index].to(device))
+
+    _one_cycle(labels, loss, steps, rate)
 
 
 def contrastive_loss(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -226,32 +228,41 @@ def _fit_classifier(
     rate: float,
     noise: float,
 ) -> None:
-    """Adam under a one-cycle learning rate, on the sum of the heads' cross-entropies."""
+    """`_one_cycle` on the sum of the heads' cross-entropies."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
-    net.train()
-    for _ in tqdm(range(steps), desc="training", unit="step"):
+
+    def loss() -> Tensor:
         index = torch.randint(len(images), (batch,), generator=generator)
         x = images.float(index)
         x = x + noise * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
         with precision(device):
             logits = net(x.to(device, memory_format=torch.channels_last)).split(net.heads, dim=1)
-            losses = [F.cross_entropy(a, targets[index, i].to(device)) for i, a in enumerate(logits)]
+            return sum(F.cross_entropy(a, targets[index, i].to(device)) for i, a in enumerate(logits))
+
+    _one_cycle(net, loss, steps, rate)
+
+
+def _one_cycle(net: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float) -> None:
+    """Adam under a one-cycle learning rate; ``loss()`` draws a batch. Leaves the network in eval mode."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    net.train()
+    for _ in tqdm(range(steps), desc="training", unit="step"):
+        value = loss()
         optimizer.zero_grad()
-        sum(losses).backward()
+        value.backward()
         optimizer.step()
         falling.step()
     net.eval()
 
 
-def _data(images: ImageSet) -> dict[str, Any]:
+def data_facts(images: ImageSet) -> dict[str, Any]:
     """Which images these are, down to the last byte."""
     digest = hashlib.sha256(images.images.numpy().tobytes()).hexdigest()
     return {"dataset": images.name, "images": len(images), "images_sha256": digest}
 
 
-def _circumstances(seconds: float, device: str) -> dict[str, Any]:
+def circumstances(seconds: float, device: str) -> dict[str, Any]:
     """How long it took, and on what."""
     processor = platform.processor() or platform.machine()
     where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} cores, {processor}"

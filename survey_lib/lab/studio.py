@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from survey_lib.core import grids
 from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import chosen
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
@@ -125,7 +126,7 @@ class Studio:
     def clean_log_prob(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
         """``log p(cond | x_t)`` as a classifier of clean images would have it, shown ``x_t / alpha``: (B,)."""
         alpha = self.schedule.scales(t)[0].to(x_t.device, x_t.dtype)
-        return self.named(x_t / alpha, "features").gather(1, cond[:, None])[:, 0]
+        return chosen(self.named(x_t / alpha, "features"), cond)
 
     def accuracies(
         self, images: Tensor, labels: Tensor, noise: float, generator: torch.Generator
@@ -191,5 +192,12 @@ class Studio:
         return quality | {"core_seconds_per_1000": 1000 * made.core_seconds}, self.bill(make, steps)
 
     def _other(self, count: int) -> Tensor:
-        real = data.load(self.dataset, split="test", count=count)
-        return metrics.features(self.networks["features2"], real.images)
+        """Real images as the second classifier sees them: the same for every trial, so looked at once."""
+        if count not in self._others:
+            real = data.load(self.dataset, split="test", count=count)
+            self._others[count] = metrics.features(self.networks["features2"], real.images)
+        return self._others[count]
+
+    @cached_property
+    def _others(self) -> dict[int, Tensor]:
+        return {}

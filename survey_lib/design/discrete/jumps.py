@@ -16,7 +16,7 @@ from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
 from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import Callback, Denoiser, check_times
+from survey_lib.core.protocols import Callback, Denoiser, check_generator, check_times
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
 START = 0.99
@@ -96,8 +96,7 @@ class TauLeaping:
 
 def leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
-    if generator is None:
-        raise ValueError("this step draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
+    generator = check_generator(generator)
     jumps = torch.poisson(means, generator=generator)
     states = torch.arange(means.shape[-1], device=x.device)
     if ordinal:

@@ -6,14 +6,12 @@ is estimated: ``u in [0, 1] -> lam, -d lam / d u``, falling from clean to noisy.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.losses import stratified_times
+from survey_lib.core.losses import bound_integrand, nats_to_bits_per_dim, stratified_times
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
@@ -45,10 +43,8 @@ def bound_terms(
     mean errs less than the terms scatter.
     """
     lam, fall = path(stratified_times(len(x0), generator=generator))
-    t = schedule.time(lam)
-    x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
-    error = (denoiser(x_t, t) - x0).double().square().flatten(1).sum(1)
-    return (fall * torch.exp(2 * lam)).to(error) * error / (x0[0].numel() * math.log(2))
+    terms = bound_integrand(denoiser, schedule, x0, lam, generator=generator)
+    return nats_to_bits_per_dim(fall.to(terms) * terms, x0)
 
 
 def learned_path(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import check_times
+from survey_lib.core.protocols import check_generator, check_times
 
 #: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -75,8 +75,7 @@ class Ordered:
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
         """Fill in the best masks: integers (B, ...) and probabilities (B, ..., S) -> integers."""
-        if generator is None:
-            raise ValueError("this step draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
+        generator = check_generator(generator)
         x, probabilities = x_t.flatten(1), x0.flatten(1, -2)[..., :-1]
         masked = x == len(self.corruption.stationary) - 1
         drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).reshape(x.shape)

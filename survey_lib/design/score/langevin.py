@@ -17,6 +17,7 @@ from torch import Tensor
 from survey_lib.core import protocols
 from survey_lib.core.exponential import Level, combine, levels
 from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
 
 #: ``precondition(z, noise)`` is ``M z`` for a symmetric matrix M that may depend on the level ``sigma / alpha``.
@@ -140,10 +141,9 @@ def _step(
     precondition: Preconditioner | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    z = protocols.normal(x.shape, generator, x.dtype).to(x.device)
     if precondition is None:
-        return combine([1 - rate / 2, rate / 2 * at.alpha, math.sqrt(rate) * at.sigma], [x, x0, z])
-    noise = at.sigma / at.alpha
+        return langevin_step(x, x0, at, rate, generator)
+    z, noise = protocols.normal(x.shape, generator, x.dtype).to(x.device), at.sigma / at.alpha
     pull = precondition(at.alpha * x0 - x, noise)
     return x + precondition(combine([rate / 2, math.sqrt(rate) * at.sigma], [pull, z]), noise)
 
