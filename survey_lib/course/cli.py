@@ -131,7 +131,7 @@ def lab(lesson) -> None:
 def train(name, device, steps) -> None:
     """Make a shipped checkpoint from scratch.
 
-    A stopped training resumes, unless it is one of minutes. Without NAME, the names are listed."""
+    A stopped training resumes (a classifier, a matter of minutes, begins anew). Without NAME, the names are listed."""
     from survey_lib.course import trainings
     from survey_lib.lab import recipes
 

@@ -1,12 +1,11 @@
 """Trainings whose loss belongs to a room of the course: lesson 11's chains on grey levels and on tokens.
 
 ``survey train NAME`` makes a shipped one; `discrete_run` makes any kind with any seed, for comparisons over seeds.
-Each takes minutes on one core, and is written only when whole; one that was stopped begins anew.
+Each takes minutes on one core. A shipped one is written only when whole; if it was stopped, the next call goes on.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 from survey_lib.core import grids
 from survey_lib.core.categorical import Categorical, absorbing, discretised_gaussian, mask_and_replace, uniform
@@ -26,9 +26,9 @@ from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design import discrete
 from survey_lib.lab import checkpoints, data, levels, metrics, recipes
-from survey_lib.lab.fit import Plan, fit, quick
 from survey_lib.lab.runtime import require, suggest
-from survey_lib.lab.speed import precision
+from survey_lib.lab.speed import fast, precision
+from survey_lib.lab.train import Loss, Recipe, Trainer
 from survey_lib.nets.autoencoder import Autoencoder
 from survey_lib.nets.beside import Beside
 from survey_lib.nets.transformer import Transformer
@@ -37,6 +37,18 @@ from survey_lib.nets.unet import UNet
 #: What can be trained on grey levels. ``gaussian_plain`` has no auxiliary loss, ``bits_plain`` no self-conditioning.
 KINDS = ("uniform", "absorbing", "gaussian", "gaussian_plain", "bits", "bits_plain", "continuous")
 DATASETS = ("glyphs", "mnist")
+
+
+@dataclass(frozen=True)
+class Plan(Recipe):
+    """A `Recipe` with what chains need besides: one of how many steps is drawn, and the weight of the second loss."""
+
+    rate: float = 5e-3
+    average: float = 0.995
+    log_sigma_mean: float = -0.4
+    log_sigma_std: float = 1.4
+    chain: int = 100
+    auxiliary: float = 0.01
 
 
 def _replacing(categories: int) -> Categorical:
@@ -61,6 +73,8 @@ _UNET = {"widths": (24, 40)}
 #: The kinds that ship: trained for longer than `discrete_run` does.
 _LEVELS = ("uniform", "absorbing", "gaussian", "bits")
 _TOKENS = ("absorbing", "replace", "causal")
+#: Glyphs come in many faces, and take longer to become readable.
+_LEVEL_STEPS = {"glyphs": 5000, "mnist": 1800}
 
 
 def names() -> list[str]:
@@ -73,13 +87,12 @@ def plan_of(name: str) -> Plan:
     """How the checkpoint ``name`` is trained; a test holds the shipped ones to it."""
     if name not in names():
         raise ValueError(f'no training "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
-    _, what, kind = _parts(name)
+    dataset, what, kind = _parts(name)
     if what == "levels":
-        return replace(level_plan(kind, 0), steps=1800)
+        return replace(level_plan(kind, 0), steps=_LEVEL_STEPS[dataset])
     if not kind:
         return Plan(steps=600, rate=3e-3)
-    tokens = Plan(steps=1200, rate=5e-3, label_dropout=0.15)
-    return replace(tokens, steps=800, rate=3e-3) if kind == "replace" else tokens  # it goes on from the absorbing one
+    return Plan(steps=2000, rate=5e-3, label_dropout=0.15)
 
 
 def _parts(name: str) -> tuple[str, str, str]:
@@ -89,7 +102,7 @@ def _parts(name: str) -> tuple[str, str, str]:
 
 
 def level_plan(kind: str, seed: int) -> Plan:
-    """How `discrete_run` trains a kind: all alike, but for the auxiliary term of ``gaussian_plain``."""
+    """How `discrete_run` trains a kind: all alike, but for the second loss, which ``gaussian_plain`` has not."""
     return Plan(steps=800, rate=8e-3, auxiliary=0.0 if kind == "gaussian_plain" else 0.01, seed=seed)
 
 
@@ -98,24 +111,31 @@ def train(
 ) -> Path:
     """Make the checkpoint ``name`` from scratch and save it with its manifest; ``steps`` shortens the plan.
 
-    The token nets need ``codes`` in the same ``root``, and ``codes_replace`` needs ``codes_absorbing``. Raises
-    ValueError for an unknown name or another device.
+    The token nets need ``codes`` in the same ``root``. Raises ValueError for an unknown name or another device.
     """
     plan = plan_of(name)
     if device != "cpu":
         raise ValueError(f'these nets are small, and trained on the CPU alone: device "cpu"; got "{device}"')
     plan = plan if steps is None else replace(plan, steps=steps)
     dataset, what, kind = _parts(name)
-    began = time.perf_counter()
+    state = recipes.state_of(name, steps)
     if what == "levels":
-        model, scores = _trained_levels(dataset, kind, plan, root, progress)
+        trainer = _level_trainer(dataset, kind, plan, state)
     elif not kind:
-        model, scores = _trained_codes(dataset, plan, root, progress)
+        trainer = _codes_trainer(dataset, plan, state)
     else:
-        model, scores = _trained_tokens(dataset, kind, plan, root, progress)
+        trainer = _token_trainer(dataset, kind, plan, root, state)
+    model = trainer.finish(progress=progress)
+    if what == "levels":
+        scores = _level_scores(dataset, kind, model, root)
+    else:
+        scores = _token_scores(dataset, model, root) if kind else _codes_scores(dataset, model, root)
     about = recipes.data_facts(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
-    about |= recipes.circumstances(time.perf_counter() - began, "cpu") | {"scores": scores}
-    return checkpoints.save(name, model, about, root=root)
+    about |= recipes.circumstances(trainer.seconds, "cpu") | {"scores": scores}
+    bare = isinstance(model, discrete.CategoricalDenoiser)
+    path = checkpoints.save(name, model.net if bare else model, about, root=root)
+    state.unlink(missing_ok=True)  # done: the next call begins anew
+    return path
 
 
 # ---------------------------------------------------------------------- grey levels
@@ -152,8 +172,8 @@ class Trained:
 def discrete_run(dataset: str, kind: str, seed: int, *, steps: int | None = None, progress: bool = False) -> Trained:
     """Train one of the `KINDS` on the 8 grey levels of a data set: at most two minutes of one core."""
     plan = level_plan(require("kind", kind, str, choices=KINDS), seed)
-    x0, _ = levels.levels(dataset)
-    return _finished(kind, _fit_levels(kind, x0, plan if steps is None else replace(plan, steps=steps), progress))
+    plan = plan if steps is None else replace(plan, steps=steps)
+    return _finished(kind, _level_trainer(dataset, kind, plan).finish(progress=progress))
 
 
 def trained(dataset: str, kind: str, *, root: Path | None = None) -> Trained:
@@ -174,48 +194,56 @@ def _level_model(kind: str, net: nn.Module | None = None) -> nn.Module:
     return Preconditioned(net or Beside(_BITS, beside, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
 
 
-def _fit_levels(kind: str, x0: Tensor, plan: Plan, progress: bool) -> nn.Module:
+def _level_trainer(dataset: str, kind: str, plan: Plan, state: Path | None = None) -> Trainer:
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)  # torch's initialisers know no generator
         model = _level_model(kind)
+    loss = _chain_loss(model.corruption, plan) if kind in _CHAINS else _gaussian_loss(kind, model, plan)
+    return Trainer(model, TensorDataset(levels.levels(dataset)[0]), plan, loss=loss, save_to=state)
 
-    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-        x = x0[batch]
-        if kind in _CHAINS:
-            t, s = discrete.chain_steps(len(x), plan.chain, generator=generator)
-            return plan.chain * discrete.hybrid_loss(
-                model, model.corruption, x, t, s, auxiliary=plan.auxiliary, generator=generator
-            )
-        t = lognormal_times(len(x), model.schedule, mean=-0.4, std=1.4, generator=generator)
-        about = {"weight": edm_weight(model.schedule.lam(t), model.sigma_data), "generator": generator}
+
+def _chain_loss(chain: Categorical, plan: Plan) -> Loss:
+    """The hybrid loss of all steps of the chain, estimated at one of them."""
+
+    def loss(model: nn.Module, x0: Tensor, cond: None, generator: torch.Generator) -> tuple[Tensor, None]:
+        t, s = discrete.chain_steps(len(x0), plan.chain, generator=generator)
+        about = {"auxiliary": plan.auxiliary, "generator": generator}
+        return plan.chain * discrete.hybrid_loss(model, chain, x0, t, s, **about), None
+
+    return loss
+
+
+def _gaussian_loss(kind: str, denoiser: Preconditioned, plan: Plan) -> Loss:
+    """EDM's loss on levels as numbers, or on their bits; half of the batches of ``bits`` see an earlier answer."""
+    schedule, corruption = denoiser.schedule, Gaussian(denoiser.schedule)
+
+    def loss(model: nn.Module, x0: Tensor, cond: None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        law = {"mean": plan.log_sigma_mean, "std": plan.log_sigma_std}
+        t = lognormal_times(len(x0), schedule, **law, generator=generator)
+        lam = schedule.lam(t)
+        about = {"weight": edm_weight(lam, denoiser.sigma_data), "generator": generator}
         if kind == "continuous":
-            return denoising_loss(model, Gaussian(model.schedule), levels.to_image(x), t, **about)
-        share = 0.5 if kind == "bits" else 0.0
-        bits = discrete.to_bits(x, _BITS)
-        return discrete.self_conditioned_loss(model, Gaussian(model.schedule), bits, t, share=share, **about)
+            return denoising_loss(model, corruption, levels.to_image(x0), t, **about), lam
+        share, bits = 0.5 if kind == "bits" else 0.0, discrete.to_bits(x0, _BITS)
+        return discrete.self_conditioned_loss(model, corruption, bits, t, share=share, **about), lam
 
-    return fit(model, loss, len(x0), plan, progress=progress)
+    return loss
 
 
 def _finished(kind: str, model: nn.Module) -> Trained:
     corruption = model.corruption if kind in _CHAINS else Gaussian(model.schedule)
-    return Trained(kind, quick(model), corruption, model.net)
+    return Trained(kind, fast(model), corruption, model.net)
 
 
-def _trained_levels(
-    dataset: str, kind: str, plan: Plan, root: Path | None, progress: bool
-) -> tuple[nn.Module, dict[str, float]]:
-    x0, _ = levels.levels(dataset)
-    model = _fit_levels(kind, x0, plan, progress)
+def _level_scores(dataset: str, kind: str, model: nn.Module, root: Path | None) -> dict[str, float]:
+    """Fréchet distance of 2000 samples at 50 evaluations, and its floor."""
     count, generator = COUNT, torch.Generator().manual_seed(0)
     eye = checkpoints.load(f"{dataset}_features", root=root)
     real = metrics.features(
         eye, levels.for_features(levels.levels(dataset, split="test", count=2 * count)[0], eye.channels)
     )
     drawn = _finished(kind, model).sample(count, 50, generator=generator)
-    fake = metrics.features(eye, levels.for_features(drawn, eye.channels))
-    scores = recipes.distances(real, fake, generator)
-    return (model if isinstance(model, Preconditioned) else model.net), scores
+    return recipes.distances(real, metrics.features(eye, levels.for_features(drawn, eye.channels)), generator)
 
 
 # ---------------------------------------------------------------------- tokens
@@ -243,36 +271,37 @@ def all_tokens(codes: Autoencoder, images: Tensor) -> Tensor:
         return torch.cat([codes.tokens(data.to_float(chunk)) for chunk in images.split(1000)])
 
 
-def _trained_codes(dataset: str, plan: Plan, root: Path | None, progress: bool) -> tuple[Autoencoder, dict[str, float]]:
+def _codes_trainer(dataset: str, plan: Plan, state: Path | None = None) -> Trainer:
     images = levels.pictures(dataset)
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         model = Autoencoder(images.shape[0], codes=64)
 
-    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-        x = images.float(batch).contiguous(memory_format=torch.channels_last)
-        z = model.encode(x)
+    def loss(model: Autoencoder, x0: Tensor, cond: None, generator: torch.Generator) -> tuple[Tensor, None]:
+        z = model.encode(x0)
         code, index = model.quantise(z)
         away = (z - code.detach()).float().square().flatten(1).mean(1)
         model.codebook.learn(z.detach().movedim(1, -1), index, generator=generator)
-        return (model.decode(code).float() - x).square().flatten(1).mean(1) + 0.25 * away
+        return (model.decode(code).float() - x0).square().flatten(1).mean(1) + 0.25 * away, None
 
-    model = fit(model, loss, len(images), plan, progress=progress)
+    return Trainer(model, images, plan, loss=loss, save_to=state)
+
+
+def _codes_scores(dataset: str, model: Autoencoder, root: Path | None) -> dict[str, float]:
+    """What decoding loses: mean squared error and Fréchet distance of 2000 test pictures; how many codes they use."""
     test = levels.pictures(dataset, split="test", count=COUNT)
     with torch.no_grad():
         again = torch.cat([model(chunk) for chunk in test.float().split(500)]).clamp(-1, 1)
     eye = checkpoints.load(f"{dataset}_features", root=root)
     used = all_tokens(model, test.images).unique().numel()
-    return model, {
+    return {
         "mean_square": float((again - test.float()).square().mean()),
         "fd": metrics.frechet_distance(metrics.features(eye, test.images), metrics.features(eye, again)),
         "codes_used": float(used),
     }
 
 
-def _trained_tokens(
-    dataset: str, kind: str, plan: Plan, root: Path | None, progress: bool
-) -> tuple[Transformer, dict[str, float]]:
+def _token_trainer(dataset: str, kind: str, plan: Plan, root: Path | None, state: Path | None = None) -> Trainer:
     codes, images = tokenizer(dataset, root=root), levels.pictures(dataset)
     x0, classes = all_tokens(codes, images.images), len(images.classes)
     count = codes.config["codes"]
@@ -283,38 +312,30 @@ def _trained_tokens(
             count if chain is None else len(chain.stationary), count, x0.shape[1],
             width=48, classes=classes, causal=chain is None,
         )  # fmt: skip
-    if kind == "replace":  # from nothing it had not found out in 1200 steps what its neighbours are good for
-        net.load_state_dict(checkpoints.load(f"{dataset}_codes_absorbing", root=root).state_dict())
     model = net if chain is None else discrete.CategoricalDenoiser(net, chain, count)
 
-    def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-        x, dropped = x0[batch], torch.rand(len(batch), generator=generator) < plan.label_dropout
-        cond = images.labels[batch].masked_fill(dropped, classes)
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
         if chain is None:
-            return F.cross_entropy(net(x, None, cond).float().movedim(-1, 1), x, reduction="none").mean(1)
-        t = stratified_times(len(x), generator=generator)
-        return discrete.cross_entropy(model, chain, x, t, cond=cond, generator=generator)
+            return F.cross_entropy(model(x0, None, cond).float().movedim(-1, 1), x0, reduction="none").mean(1), None
+        t = stratified_times(len(x0), generator=generator)
+        return discrete.cross_entropy(model, chain, x0, t, cond=cond, generator=generator), None
 
-    model = fit(model, loss, len(x0), plan, progress=progress)
-    return _token_scores(dataset, codes, model, root)
+    return Trainer(model, TensorDataset(x0, images.labels), plan, loss=loss, save_to=state)
 
 
-def _token_scores(
-    dataset: str, codes: Autoencoder, model: nn.Module, root: Path | None
-) -> tuple[Transformer, dict[str, float]]:
+def _token_scores(dataset: str, model: nn.Module, root: Path | None) -> dict[str, float]:
     """Fréchet distance of 2000 decoded samples, at 25 steps (a causal network: as many as there are tokens)."""
     generator, test = torch.Generator().manual_seed(0), levels.pictures(dataset, split="test", count=COUNT)
     count, cond = len(test), test.labels
     with precision():
         if isinstance(model, Transformer):
-            net, drawn = model, discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
+            drawn = discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
         else:
-            net, chain = model.net, model.corruption
-            x = chain.prior((count, net.length), generator=generator)
-            drawn = ancestral(quick(model), chain, x, grids.uniform(25), cond=cond, generator=generator)
+            x = model.corruption.prior((count, model.net.length), generator=generator)
+            drawn = ancestral(fast(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)
     eye = checkpoints.load(f"{dataset}_features", root=root)
-    fake = metrics.features(eye, decoded(codes, drawn))
-    return net, {"fd": metrics.frechet_distance(metrics.features(eye, test.images), fake)}
+    fake = metrics.features(eye, decoded(tokenizer(dataset, root=root), drawn))
+    return {"fd": metrics.frechet_distance(metrics.features(eye, test.images), fake)}
 
 
 def decoded(codes: Autoencoder, tokens: Tensor) -> Tensor:

@@ -90,14 +90,13 @@ def train_denoiser(
     conditional, recipe = role != "base", denoiser_recipe(images.name, role)
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     model = denoiser_for(images, conditional=conditional, seed=recipe.seed, widths=_DENOISERS[role])
-    state = HOME / "build" / "training" / (f"{name}.safetensors" if steps is None else f"{name}_{steps}.safetensors")
+    state = state_of(name, steps)
     trainer = Trainer(model, images, recipe, device=device, save_to=state)
-    for _ in trainer.run(every=200, progress=True):
-        pass
+    trained = trainer.finish(progress=True)
     about = data_facts(images) | {"recipe": asdict(recipe), "seed": recipe.seed}
-    scores = {"loss": trainer.history[-1].loss, **_frechet(trainer.average, images.name, conditional, root)}
+    scores = {"loss": trainer.history[-1].loss, **_frechet(trained, images.name, conditional, root)}
     about |= circumstances(trainer.seconds, device) | {"scores": scores}
-    path = checkpoints.save(name, trainer.average, about, root=root)
+    path = checkpoints.save(name, trained, about, root=root)
     state.unlink(missing_ok=True)  # done: the next call begins anew
     return path
 
@@ -254,6 +253,11 @@ def _one_cycle(net: nn.Module, loss: Callable[[], Tensor], steps: int, rate: flo
         optimizer.step()
         falling.step()
     net.eval()
+
+
+def state_of(name: str, steps: int | None) -> Path:
+    """Where the training of a checkpoint keeps its state until it is done."""
+    return HOME / "build" / "training" / (f"{name}.safetensors" if steps is None else f"{name}_{steps}.safetensors")
 
 
 def data_facts(images: ImageSet) -> dict[str, Any]:

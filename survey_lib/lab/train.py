@@ -1,10 +1,11 @@
-"""Training a denoiser: one loop, which a notebook can watch, stop and resume.
+"""Training a network: one loop, which a notebook can watch, stop and resume.
 
     trainer = Trainer(denoiser, images, Recipe(steps=2000), save_to=Path("build/run.safetensors"))
     for report in trainer.run(every=200):
         print(report.step, report.loss)
     denoiser = trainer.average
 
+Without a ``loss`` it is a denoiser that is trained, by EDM's weighted loss.
 Step n draws its examples, times and noise from (seed, n) alone. So a run that was stopped and resumed makes
 the same numbers as one that was not, and there is no state of a generator to save.
 """
@@ -23,13 +24,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.heads import Preconditioned
 from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
 from survey_lib.lab.data import ImageSet, to_float
 from survey_lib.lab.runtime import require, write_atomically
@@ -37,6 +37,10 @@ from survey_lib.lab.speed import precision
 
 #: Edges of the bins of lam in which losses are reported: one bin more than edges, for the outer ones are open.
 LAM_EDGES = torch.arange(-3, 5, dtype=torch.float64)
+
+#: ``loss(model, x0, cond, generator)``: a number for each example (B,), and its noise level lam (B,) or None for none.
+#: All that is random in it comes from the generator.
+Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Report:
-    """What happened since the last report: the mean of EDM's weighted loss, about 1 for a network that knows nothing.
+    """What happened since the last report: the mean loss (EDM's is about 1 for a network that knows nothing).
 
     ``loss_by_lam`` is the same in each of the bins of `LAM_EDGES` (nan where no example fell); ``seconds`` counts
     from the first step, without the time between stop and resumption. Of several processes, the first reports.
@@ -91,39 +95,41 @@ class Report:
 class Trainer:
     """The state of a training: the model, its moving average, the optimiser, the step.
 
-    ``model`` is a `Preconditioned` network and is changed in place; ``average`` is what to sample from. ``data`` is an
-    `ImageSet`, or a ``TensorDataset(x0, labels)`` of points (N, D) or latents (N, C, H, W); labels are used if the
-    network has classes. With ``save_to`` the whole state is written there at every report, and a later Trainer with
-    the same arguments resumes from it. Several processes, started by ``accelerate launch`` or ``torchrun``, share
-    each batch. Raises ValueError for data that does not suit the network, and for a state that cannot be resumed.
+    ``model`` is changed in place; ``average`` is what to sample from. ``data`` is an `ImageSet`, or a
+    ``TensorDataset(x0, labels)`` of points (N, D), latents (N, C, H, W) or symbols (N, ...); labels are used if the
+    network has classes. Without a ``loss`` the model is a `Preconditioned` network. With ``save_to`` the whole state
+    is written there at every report, and a later Trainer with the same arguments resumes from it. Several processes,
+    started by ``accelerate launch`` or ``torchrun``, share each batch. Raises ValueError for data that does not suit
+    the network, and for a state that cannot be resumed.
     """
 
     def __init__(
         self,
-        model: Preconditioned,
+        model: nn.Module,
         data: ImageSet | TensorDataset,
         recipe: Recipe = Recipe(),
         *,
+        loss: Loss | None = None,
         device: str = "cpu",
         save_to: str | Path | None = None,
     ):
         team = _team(device)
         self.rank, self.ranks, self.device = team.process_index, team.num_processes, str(team.device)
         self.recipe, self.save_to = recipe, None if save_to is None else Path(save_to)
-        self.classes = getattr(model.net, "classes", None)
-        x0, labels = _examples(data, self.classes)
+        self.loss = loss
+        self.classes = getattr(getattr(model, "net", model), "classes", None)
+        x0, labels = _examples(data, self.classes, numbers=loss is None)
         self.x0, self.labels = x0.to(self.device), None if labels is None else labels.to(self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
         self.parallel = team.prepare(self.model)  # the same weights; its gradients are means over the team
         self.averaged = AveragedModel(self.model, multi_avg_fn=_moving_average(recipe.average))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
-        self.corruption = Gaussian(model.schedule)
         self.step, self.history, self.seconds = 0, [], 0.0
         if self.save_to is not None and self.save_to.exists():
             self._resume(self.save_to)
 
     @property
-    def average(self) -> Preconditioned:
+    def average(self) -> nn.Module:
         """The model with its weights averaged over the last steps: smoother, and better to sample from.
 
         It is alive: it moves on with the training.
@@ -153,16 +159,20 @@ class Trainer:
                 self.save()
                 yield self.history[-1]
 
-    def _take_step(self) -> tuple[Tensor, Tensor]:
-        recipe, corruption = self.recipe, self.corruption
-        x0, cond, t, generator = self._draw()
-        lam = self.model.schedule.lam(t)
+    def finish(self, *, every: int = 200, progress: bool = False) -> nn.Module:
+        """All of the recipe, as `run` does it without being watched; the average, ready to be asked."""
+        for _ in self.run(every=every, progress=progress):
+            pass
+        return self.average.requires_grad_(False)
+
+    def _take_step(self) -> tuple[Tensor, Tensor | None]:
+        recipe = self.recipe
+        x0, cond, generator = self._draw()
         for group in self.optimizer.param_groups:
             warm = min(1.0, (self.step + 1) / max(1, recipe.warmup))
             group["lr"] = recipe.rate * warm * (1 - self.step / recipe.steps)
         with precision(self.device):
-            weight = edm_weight(lam, self.model.sigma_data)
-            losses = denoising_loss(self.parallel, corruption, x0, t, weight=weight, cond=cond, generator=generator)
+            losses, lam = (self.loss or self._denoising)(self.parallel, x0, cond, generator)
         self.optimizer.zero_grad()
         losses.mean().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
@@ -173,8 +183,18 @@ class Trainer:
         self.averaged.update_parameters(self.model)
         return losses.detach(), lam
 
-    def _draw(self) -> tuple[Tensor, Tensor | None, Tensor, torch.Generator]:
-        """Examples, labels, times and a generator for the noise, from (seed, step, process) alone."""
+    def _denoising(
+        self, model: nn.Module, x0: Tensor, cond: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """EDM's weighted loss, at its law of noise levels."""
+        schedule, mean, std = self.model.schedule, self.recipe.log_sigma_mean, self.recipe.log_sigma_std
+        t = lognormal_times(len(x0), schedule, mean=mean, std=std, generator=generator)
+        lam = schedule.lam(t)
+        weight = edm_weight(lam, self.model.sigma_data)
+        return denoising_loss(model, Gaussian(schedule), x0, t, weight=weight, cond=cond, generator=generator), lam
+
+    def _draw(self) -> tuple[Tensor, Tensor | None, torch.Generator]:
+        """Examples, labels and a generator for the loss, from (seed, step, process) alone."""
         # The CPU's generator reads only the lower 32 bits of its seed: an odd factor spreads the recipe's over them.
         number = self.recipe.seed * 0x9E3779B9 + self.step * self.ranks + self.rank
         generator = torch.Generator(self.device).manual_seed(number % 2**32)
@@ -184,18 +204,17 @@ class Trainer:
         x0 = to_float(x0) if x0.dtype == torch.uint8 else x0
         if x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
-        mean, std = self.recipe.log_sigma_mean, self.recipe.log_sigma_std
-        t = lognormal_times(count, self.model.schedule, mean=mean, std=std, generator=generator)
         if self.labels is None:
-            return x0, None, t, generator
+            return x0, None, generator
         dropped = torch.rand(count, generator=generator, device=self.device) < self.recipe.label_dropout
-        return x0, self.labels[index].masked_fill(dropped, self.classes), t, generator
+        return x0, self.labels[index].masked_fill(dropped, self.classes), generator
 
-    def _stop(self, losses: Tensor, lam: Tensor) -> None:
+    def _stop(self, losses: Tensor, lam: Tensor | None) -> None:
         bad = ~torch.isfinite(losses)
-        where = (
-            f"lam from {lam[bad].min():.2f} to {lam[bad].max():.2f}" if bad.any() else "in a gradient of finite losses"
-        )
+        if not bad.any():
+            where = "in a gradient of finite losses"
+        else:
+            where = "in the loss" if lam is None else f"lam from {lam[bad].min():.2f} to {lam[bad].max():.2f}"
         saved = self.history[-1].step if self.history else 0
         kept = f"the state of step {saved} is in {self.save_to}" if self.save_to and saved else "nothing was saved"
         raise FloatingPointError(f"training met a number that is none at step {self.step} ({where}); {kept}")
@@ -244,12 +263,12 @@ class Trainer:
         self.step, self.seconds = step, self.history[-1].seconds if self.history else 0.0
 
 
-def _examples(data: ImageSet | TensorDataset, classes: int | None) -> tuple[Tensor, Tensor | None]:
-    """Images as bytes or other data as float32, and their labels (None for a network without classes)."""
+def _examples(data: ImageSet | TensorDataset, classes: int | None, *, numbers: bool) -> tuple[Tensor, Tensor | None]:
+    """Images as bytes, symbols as they are unless ``numbers``, other data as float32; labels, if there are classes."""
     x0, *labels = (data.images, data.labels) if isinstance(data, ImageSet) else data.tensors
     if not len(x0):
         raise ValueError("there is nothing to train on: the data set is empty")
-    x0 = x0 if x0.dtype == torch.uint8 else x0.float()
+    x0 = x0.float() if x0.is_floating_point() or (numbers and x0.dtype != torch.uint8) else x0
     if classes is None:
         return x0, None
     if not labels:
@@ -261,16 +280,17 @@ def _examples(data: ImageSet | TensorDataset, classes: int | None) -> tuple[Tens
 
 
 class _Tally:
-    """Sums of losses in bins of lam; kept on the device and read once, so that a GPU need not wait at every step."""
+    """Sums of losses in bins of lam (the last: of no lam); read once, so that a GPU need not wait at every step."""
 
     def __init__(self, device: str) -> None:
         self.edges = LAM_EDGES.to(device)
-        self.sums, self.counts = torch.zeros(2, len(LAM_EDGES) + 1, dtype=torch.float64, device=device)
+        self.sums, self.counts = torch.zeros(2, len(LAM_EDGES) + 2, dtype=torch.float64, device=device)
 
-    def add(self, losses: Tensor, lam: Tensor) -> None:
-        bins = torch.bucketize(lam, self.edges)
+    def add(self, losses: Tensor, lam: Tensor | None) -> None:
+        nowhere = torch.full(losses.shape, len(self.sums) - 1, device=losses.device)
+        bins = nowhere if lam is None else torch.bucketize(lam, self.edges)
         self.sums.index_add_(0, bins, losses.double())
-        self.counts.index_add_(0, bins, torch.ones_like(lam))
+        self.counts.index_add_(0, bins, torch.ones_like(losses, dtype=torch.float64))
 
     @property
     def mean(self) -> float:
@@ -278,7 +298,7 @@ class _Tally:
 
     @property
     def by_lam(self) -> tuple[float, ...]:
-        return tuple((self.sums / self.counts).tolist())
+        return tuple((self.sums / self.counts)[:-1].tolist())
 
 
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:

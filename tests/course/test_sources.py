@@ -60,7 +60,7 @@ def test_the_library_is_what_the_cells_import_directly_or_through_others():
 def test_of_the_course_its_trainings_count_and_what_they_import():
     cells = ["from survey_lib.course import records, trainings"]
     names = {path.relative_to(sources.PACKAGE).as_posix() for path in sources.modules(cells)}
-    assert {"course/trainings.py", "design/discrete/denoisers.py", "lab/fit.py", "nets/transformer.py"} <= names
+    assert {"course/trainings.py", "design/discrete/denoisers.py", "lab/train.py", "nets/transformer.py"} <= names
     assert [name for name in names if name.startswith("course/")] == ["course/trainings.py"]
 
 

@@ -6,11 +6,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from torch import nn
 
 from survey_lib.course import trainings
 from survey_lib.lab import checkpoints, levels, recipes
-from survey_lib.lab.fit import Plan, fit
 from survey_lib.lab.images import ImageSet
 from survey_lib.nets.classifier import Classifier
 
@@ -29,6 +27,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(trainings, "plan_of", lambda name: replace(plan_of(name), batch=4))
     monkeypatch.setattr(trainings, "level_plan", lambda kind, seed: replace(level_plan(kind, seed), batch=4))
     monkeypatch.setattr(trainings, "COUNT", 12)
+    monkeypatch.setattr(recipes, "HOME", tmp_path)
     eye = Classifier(1, dims=4, widths=(4,)).eval()
     for role in ("features", "features2"):
         checkpoints.save(f"mnist_{role}", eye, {}, root=tmp_path)
@@ -80,6 +79,25 @@ def test_a_shipped_training_makes_whole_checkpoints_one_after_another(small) -> 
 def test_the_same_training_makes_the_same_weights(small) -> None:
     first, second = (trainings.train("mnist_codes", steps=3, root=small, progress=False).read_bytes() for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("role", ["levels_uniform", "levels_bits", "codes", "codes_absorbing"])
+def test_a_stopped_training_goes_on_and_ends_in_the_same_weights(role, small, monkeypatch, tmp_path) -> None:
+    trainings.train("mnist_codes", steps=2, root=small, progress=False)
+    whole = trainings.train(f"mnist_{role}", steps=6, root=small, progress=False).read_bytes()
+    run = trainings.Trainer.run
+
+    def stopped(self, **about):
+        yield from run(self, **about | {"every": 2, "until": 4})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainings.Trainer, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trainings.train(f"mnist_{role}", steps=6, root=small, progress=False)
+    assert recipes.state_of(f"mnist_{role}", 6).exists()
+    monkeypatch.setattr(trainings.Trainer, "run", run)
+    assert trainings.train(f"mnist_{role}", steps=6, root=small, progress=False).read_bytes() == whole
+    assert not recipes.state_of(f"mnist_{role}", 6).exists()
 
 
 def test_refusals() -> None:
@@ -162,23 +180,3 @@ def test_levels_and_numbers_there_and_back() -> None:
     assert levels.to_image(x).aminmax() == (-1, 1)
     assert torch.equal(levels.from_image(torch.tensor([-3.0, -0.99, 0.2, 9.0])), torch.tensor([0, 0, 4, 7]))
     assert levels.for_features(x.expand(2, 1, 2, 4), 3).shape == (2, 3, 4, 8)
-
-
-def test_the_loop_finds_a_mean_and_repeats_itself() -> None:
-    """One weight, squared distance to 100 numbers: it ends at their mean, the same at every call."""
-    numbers = torch.randn(100, generator=generator()) + 3
-
-    def run(seed: int) -> float:
-        model = nn.Linear(1, 1)
-        nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
-        plan = Plan(steps=400, batch=50, rate=0.1, warmup=10, average=0.98, seed=seed)
-        return fit(model, lambda index, _: (model.bias - numbers[index]) ** 2, 100, plan).bias.item()
-
-    assert run(0) == run(0) != run(1)
-    assert run(0) == pytest.approx(numbers.mean().item(), abs=0.05)
-
-
-def test_the_loop_stops_at_a_number_that_is_none() -> None:
-    model = nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="none at step 0; nothing was saved"):
-        fit(model, lambda index, _: model.bias * torch.nan, 10, Plan(steps=3))

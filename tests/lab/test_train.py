@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 
 from survey_lib.core import toys
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.losses import edm_weight
+from survey_lib.core.losses import edm_weight, lognormal_times
 from survey_lib.core.schedules import edm
 from survey_lib.lab.images import ImageSet
 from survey_lib.lab.train import LAM_EDGES, Recipe, Trainer
@@ -162,8 +162,35 @@ def test_every_seed_draws_its_own_numbers():
     first = [
         Trainer(small_model(), points(), replace(SMALL, seed=seed))._draw() for seed in (0, 1, 2, 2**24, 2**32 - 1)
     ]
-    times = torch.stack([t for _, _, t, _ in first])
-    assert len(times.flatten().unique()) == times.numel()
+    noise = torch.stack([torch.rand(8, dtype=torch.float64, generator=generator) for _, _, generator in first])
+    assert len(noise.flatten().unique()) == noise.numel()
+
+
+def test_a_loss_of_ones_own_finds_a_mean_and_repeats_itself():
+    """One weight, squared distance to 100 integers: it ends at their mean; there is no noise level to report."""
+    symbols = torch.randint(9, (100,), generator=torch.Generator().manual_seed(0))
+
+    def trainer(seed: int) -> Trainer:
+        model = nn.Linear(1, 1)
+        nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+        recipe = Recipe(steps=400, batch=50, rate=0.1, warmup=10, average=0.98, seed=seed)
+
+        def loss(model, x0, cond, generator):
+            assert x0.dtype == torch.int64 and cond is None
+            return (model.bias - x0) ** 2, None
+
+        return Trainer(model, TensorDataset(symbols), recipe, loss=loss)
+
+    first = trainer(0)
+    means = [one.finish().bias.item() for one in (first, trainer(0), trainer(1))]
+    assert means[0] == means[1] != means[2]
+    assert means[0] == pytest.approx(symbols.double().mean().item(), abs=0.15)
+    assert first.history[-1].loss > 0 and all(map(math.isnan, first.history[-1].loss_by_lam))
+
+
+def test_a_loss_of_ones_own_that_is_no_number_stops_it():
+    trainer = Trainer(nn.Linear(2, 1), points(), SMALL, loss=lambda model, x0, *_: (model(x0)[:, 0] * torch.nan, None))
+    assert "at step 0 (in the loss)" in sentence(trainer.finish, FloatingPointError)
 
 
 def test_tqdm_shows_only_when_asked(capsys):
@@ -269,8 +296,9 @@ def test_a_poisoned_example_stops_it_with_step_noise_level_and_last_save(tmp_pat
     before = [p.detach().clone() for p in trainer.model.parameters()]
     message = sentence(lambda: finish(trainer, every=4), FloatingPointError)
     assert "at step 8" in message and f"the state of step 8 is in {save_to}" in message
-    x0, _, t, _ = trainer._draw()
-    lam = edm().lam(t[x0.isnan().any(1)])
+    x0, _, generator = trainer._draw()
+    law = {"mean": SMALL.log_sigma_mean, "std": SMALL.log_sigma_std}
+    lam = edm().lam(lognormal_times(len(x0), edm(), **law, generator=generator)[x0.isnan().any(1)])
     assert f"lam from {lam.min():.2f} to {lam.max():.2f}" in message
     assert all(a.equal(b) for a, b in zip(before, trainer.model.parameters(), strict=True)), "the bad step was taken"
     assert Trainer(small_model(), data, SMALL, save_to=save_to).step == 8
