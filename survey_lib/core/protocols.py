@@ -23,7 +23,9 @@ flow matching is ``1 - t``; NCSN has ``alpha = 1``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -52,6 +54,33 @@ class Corruption(Protocol):
         self, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """``x_s ~ q(x_s | x_t, x0)``."""
+
+
+@dataclass(frozen=True)
+class OtherBridge(ABC):
+    """A corruption with a way back of its own; it starts from and destroys data as ``corruption`` does."""
+
+    corruption: Corruption
+
+    def prior(self, shape: Sequence[int], *, generator: torch.Generator | None = None) -> Tensor:
+        """That of the corruption."""
+        return self.corruption.prior(shape, generator=generator)
+
+    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
+        """That of the corruption."""
+        return self.corruption.corrupt(x0, t, generator=generator)
+
+    @abstractmethod
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """``x_s`` from ``x_t`` and the denoiser's answer."""
+
+
+def ask_twice(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor | float, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The answers for two conditions, each (B, ...), from one call of 2 B examples."""
+    twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
+    return denoiser(torch.cat([x_t, x_t]), twice, torch.cat([first, second])).chunk(2)
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ network: a guided step in one doubled batch is two.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ from torch import Tensor, nn
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
-from survey_lib.lab import checkpoints, metrics
-from survey_lib.lab.cost import CountCalls
+from survey_lib.lab import checkpoints, cost, metrics
 from survey_lib.lab.data import load
 
 
@@ -105,17 +103,15 @@ def draw(
     ``guided(count)`` builds the denoiser around ``count(network)``, which counts what goes through that network; what
     is not wrapped is not counted, but its time is. ``walk`` is a sampler, `multistep` of second order by default.
     """
-    counters: list[CountCalls] = []
+    counters: list[cost.CountCalls] = []
 
     def count(network: Denoiser) -> Denoiser:
-        counters.append(CountCalls(network))
+        counters.append(cost.CountCalls(network))
         return counters[-1]
 
-    denoiser, began = guided(count), time.process_time()
-    starts = noise.split(batch)
+    denoiser, starts = guided(count), noise.split(batch)
     conds = [None] * len(starts) if cond is None else cond.split(batch)
-    with torch.no_grad():
+    with torch.no_grad(), cost.measure(noise.device) as run:
         parts = [walk(denoiser, schedule, x, times, cond=y) for x, y in zip(starts, conds, strict=True)]
-    seconds = time.process_time() - began
     examples, calls = (sum(getattr(one, what) for one in counters) for what in ("examples", "calls"))
-    return Drawn(torch.cat(parts).clamp(-1, 1), examples / len(noise), calls, seconds / len(noise))
+    return Drawn(torch.cat(parts).clamp(-1, 1), examples / len(noise), calls, run.cost.core_seconds / len(noise))

@@ -6,7 +6,6 @@ is told a little more noise than there is (asymmetric time intervals).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from survey_lib.core.protocols import Corruption, Denoiser
+from survey_lib.core.protocols import Corruption, Denoiser, OtherBridge
 
 
 def to_bits(x: Tensor, bits: int) -> Tensor:
@@ -89,7 +88,7 @@ def self_conditioned_loss(
 
 
 @dataclass(frozen=True)
-class Asymmetric:
+class Asymmetric(OtherBridge):
     """Asymmetric time intervals (Chen et al. 2023, sec. 2.4): each step goes ``shift`` further down than the grid says.
 
     The next call of the denoiser is told the grid's time, that is more noise than there is. Their ``td`` counts in
@@ -102,14 +101,6 @@ class Asymmetric:
     def __post_init__(self) -> None:
         if not 0 <= self.shift < 1:
             raise ValueError(f"a shift is a span of time from 0 to below 1; got {self.shift}")
-
-    def prior(self, shape: Sequence[int], *, generator: torch.Generator | None = None) -> Tensor:
-        """That of the corruption."""
-        return self.corruption.prior(shape, generator=generator)
-
-    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
-        """That of the corruption."""
-        return self.corruption.corrupt(x0, t, generator=generator)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
         """The corruption's step from t to ``max(s - shift, 0)``."""

@@ -6,7 +6,6 @@ the denoiser gives. Leaping over a short span with the rates held still is a ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
 from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import Callback, Denoiser, check_generator, check_times
+from survey_lib.core.protocols import Callback, Denoiser, OtherBridge, check_generator, check_times
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
 START = 0.99
@@ -55,7 +54,7 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
 
 
 @dataclass(frozen=True)
-class TauLeaping:
+class TauLeaping(OtherBridge):
     """A corruption whose ``bridge`` leaps (Campbell et al. 2022, sec. 4.3): rates held still from t to s.
 
     In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. ``ordinal``: categories are numbers,
@@ -66,14 +65,6 @@ class TauLeaping:
 
     corruption: Categorical
     ordinal: bool = False
-
-    def prior(self, shape: Sequence[int], *, generator: torch.Generator | None = None) -> Tensor:
-        """That of the corruption."""
-        return self.corruption.prior(shape, generator=generator)
-
-    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
-        """That of the corruption."""
-        return self.corruption.corrupt(x0, t, generator=generator)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
         """One leap: integers (B, ...) and probabilities (B, ..., S) -> integers."""

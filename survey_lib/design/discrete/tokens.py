@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import check_generator, check_times
+from survey_lib.core.protocols import OtherBridge, check_generator, check_times
 
 #: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +45,7 @@ def left_to_right(probabilities: Tensor, drawn: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ordered:
+class Ordered(OtherBridge):
     """Parallel decoding: each step fills in as many masks as the chain would on average, those of highest score.
 
     The ``bridge`` draws every masked entry from the denoiser's answer and keeps the best: the largest of ``log score +
@@ -64,14 +64,6 @@ class Ordered:
             raise ValueError("parallel decoding fills in masks: it takes a chain that ends in masks alone (absorbing)")
         if not self.temperature >= 0:
             raise ValueError(f"a temperature is not negative; got {self.temperature}")
-
-    def prior(self, shape: Sequence[int], *, generator: torch.Generator | None = None) -> Tensor:
-        """Masks alone."""
-        return self.corruption.prior(shape, generator=generator)
-
-    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
-        """That of the corruption: every entry is masked with the same probability."""
-        return self.corruption.corrupt(x0, t, generator=generator)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
         """Fill in the best masks: integers (B, ...) and probabilities (B, ..., S) -> integers."""
