@@ -1,4 +1,4 @@
-"""The ways of guiding by name: what they cost, and which of them are one where all is exact."""
+"""The ways of guiding by name: what they cost, which of them are one where all is exact, and a guide's own error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
-from survey_lib.design.guidance import ExactLabels, ways
+from survey_lib.design.guidance import ExactLabels, guided_error, ways
 from survey_lib.lab.cost import CountCalls
 
 SCHEDULE = vp_cosine()
@@ -44,6 +44,16 @@ def test_a_way_answers_and_costs_what_is_known(name):
     assert sum(one.examples for one in counted.values()) == EVALUATIONS[name] * len(X)
 
 
+@pytest.mark.parametrize("name", ["classifier-free", "interval", "classifier", "contrastive"])
+def test_every_exact_way_is_the_conditional_law_at_scale_one(name):
+    torch.testing.assert_close(answer(name, 1.0), EXACT(X, T, Y), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["classifier", "clean classifier", "entropy-scaled", "contrastive"])
+def test_a_classifier_at_scale_zero_guides_nothing(name):
+    assert torch.equal(answer(name, 0.0), EXACT(X, T))
+
+
 def test_where_all_is_exact_three_ways_are_one():
     for name in ("classifier", "contrastive"):
         torch.testing.assert_close(answer(name, 2.0), answer("classifier-free", 2.0), rtol=1e-4, atol=1e-5)
@@ -51,6 +61,15 @@ def test_where_all_is_exact_three_ways_are_one():
 
 def test_the_scales_that_guide_nothing():
     assert torch.equal(answer("classifier-free", 1.0), EXACT(X, T, Y))
-    assert torch.equal(answer("classifier", 0.0), EXACT(X, T))
     assert torch.equal(answer("autoguidance", 1.0), EXACT(X, T, Y))
     assert torch.equal(answer("interval", 3.0, interval=(2.0, 3.0)), EXACT(X, T, Y))
+
+
+def test_the_exact_classifier_has_no_error_and_a_silent_one_all_of_it():
+    class Silent:
+        def log_prob(self, x_t, t, cond):
+            return 0 * x_t.flatten(1).sum(1)
+
+    generator = torch.Generator().manual_seed(0)
+    assert guided_error(LABELS, LAW, SCHEDULE, generator=generator) == pytest.approx(0, abs=1e-4)
+    assert guided_error(Silent(), LAW, SCHEDULE, generator=generator) == pytest.approx(1)
