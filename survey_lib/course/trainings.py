@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -120,20 +121,16 @@ def train(
     dataset, what, kind = _parts(name)
     state = recipes.state_of(name, steps)
     if what == "levels":
-        trainer = _level_trainer(dataset, kind, plan, state)
-    elif not kind:
-        trainer = _codes_trainer(dataset, plan, state)
+        trainer, scores = _level_trainer(dataset, kind, plan, state), partial(_level_scores, kind)
+    elif kind:
+        trainer, scores = _token_trainer(dataset, kind, plan, root, state), _token_scores
     else:
-        trainer = _token_trainer(dataset, kind, plan, root, state)
+        trainer, scores = _codes_trainer(dataset, plan, state), _codes_scores
     model = trainer.finish(progress=progress)
-    if what == "levels":
-        scores = _level_scores(dataset, kind, model, root)
-    else:
-        scores = _token_scores(dataset, model, root) if kind else _codes_scores(dataset, model, root)
     about = recipes.data_facts(data.load(dataset)) | {"recipe": asdict(plan), "seed": plan.seed}
-    about |= recipes.circumstances(trainer.seconds, "cpu") | {"scores": scores}
-    bare = isinstance(model, discrete.CategoricalDenoiser)
-    path = checkpoints.save(name, model.net if bare else model, about, root=root)
+    about |= recipes.circumstances(trainer.seconds, "cpu") | {"scores": scores(model, dataset, root)}
+    chain = isinstance(model, discrete.CategoricalDenoiser)  # its network is all that there is to save
+    path = checkpoints.save(name, model.net if chain else model, about, root=root)
     state.unlink(missing_ok=True)  # done: the next call begins anew
     return path
 
@@ -235,7 +232,7 @@ def _finished(kind: str, model: nn.Module) -> Trained:
     return Trained(kind, fast(model), corruption, model.net)
 
 
-def _level_scores(dataset: str, kind: str, model: nn.Module, root: Path | None) -> dict[str, float]:
+def _level_scores(kind: str, model: nn.Module, dataset: str, root: Path | None) -> dict[str, float]:
     """Fréchet distance of 2000 samples at 50 evaluations, and its floor."""
     count, generator = COUNT, torch.Generator().manual_seed(0)
     eye = checkpoints.load(f"{dataset}_features", root=root)
@@ -287,7 +284,7 @@ def _codes_trainer(dataset: str, plan: Plan, state: Path | None = None) -> Train
     return Trainer(model, images, plan, loss=loss, save_to=state)
 
 
-def _codes_scores(dataset: str, model: Autoencoder, root: Path | None) -> dict[str, float]:
+def _codes_scores(model: Autoencoder, dataset: str, root: Path | None) -> dict[str, float]:
     """What decoding loses: mean squared error and Fréchet distance of 2000 test pictures; how many codes they use."""
     test = levels.pictures(dataset, split="test", count=COUNT)
     with torch.no_grad():
@@ -323,7 +320,7 @@ def _token_trainer(dataset: str, kind: str, plan: Plan, root: Path | None, state
     return Trainer(model, TensorDataset(x0, images.labels), plan, loss=loss, save_to=state)
 
 
-def _token_scores(dataset: str, model: nn.Module, root: Path | None) -> dict[str, float]:
+def _token_scores(model: nn.Module, dataset: str, root: Path | None) -> dict[str, float]:
     """Fréchet distance of 2000 decoded samples, at 25 steps (a causal network: as many as there are tokens)."""
     generator, test = torch.Generator().manual_seed(0), levels.pictures(dataset, split="test", count=COUNT)
     count, cond = len(test), test.labels
