@@ -1,6 +1,11 @@
 """The student's version holds no solution, keeps what checks it, and says what is missing."""
 
+import csv
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -71,3 +76,30 @@ def test_every_lesson_can_be_handed_out(path, tmp_path):
     assert len(solved) == len(checks) >= 3
     assert all("NotImplementedError" in cell.source or "YOUR" in cell.source for cell in solved)
     assert all("check(" in cell.source for cell in checks)
+
+
+def test_nbgrader_gives_all_points_for_the_solution_and_none_for_the_handout(tmp_path):
+    """The whole way of a class, with the first exercise of lesson 01: release, hand in, autograde, export."""
+    lesson = nbformat.read(runtime.HOME / "notebooks" / "01_foundations_ddpm.ipynb", as_version=4)
+    graded = [cell for cell in lesson.cells if "nbgrader" in cell.metadata][:2]
+    imports = "import torch\nfrom survey_lib.course.exercises import check"
+    source = tmp_path / "source" / "first" / "exercise.ipynb"
+    source.parent.mkdir(parents=True)
+    nbformat.write(new_notebook(cells=[new_code_cell(imports), *graded], metadata=lesson.metadata), source)
+
+    def nbgrader(*command):  # it starts programs of its own environment
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        call = [sys.executable, "-m", "nbgrader", *command]
+        about = {"cwd": tmp_path, "env": os.environ | {"PATH": path}, "timeout": 300}
+        done = subprocess.run(call, capture_output=True, text=True, **about)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    nbgrader("generate_assignment", "first")
+    for student, folder in (("right", "source"), ("stub", "release")):
+        shutil.copytree(tmp_path / folder / "first", tmp_path / "submitted" / student / "first")
+    assert "partial credit" not in nbgrader("autograde", "first")
+    nbgrader("export")
+    with (tmp_path / "grades.csv").open() as file:
+        points = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+    assert points["right"][0] == points["right"][1] == points["stub"][1] > points["stub"][0] == 0

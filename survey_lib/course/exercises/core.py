@@ -76,6 +76,12 @@ class Passed:
         names = "; ".join(one.name for one in self.exercise.properties)
         return f"{self.exercise.id} {self.exercise.title}: {count} of {count} properties hold ({names})."
 
+    def _ipython_display_(self) -> None:
+        """Shown, not returned: nbgrader takes the result of a cell for a number of points."""
+        from IPython.display import display
+
+        display({"text/plain": repr(self), "text/html": self._repr_html_()}, raw=True)
+
     def _repr_html_(self) -> str:
         rows = "".join(f"<li>✓ {escape(one.name)}</li>" for one in self.exercise.properties)
         count = len(self.exercise.properties)
