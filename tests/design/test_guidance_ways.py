@@ -44,7 +44,7 @@ def test_a_way_answers_and_costs_what_is_known(name):
     assert sum(one.examples for one in counted.values()) == EVALUATIONS[name] * len(X)
 
 
-@pytest.mark.parametrize("name", ["classifier-free", "interval", "classifier", "contrastive"])
+@pytest.mark.parametrize("name", ["classifier-free", "interval", "rescaled", "classifier", "contrastive"])
 def test_every_exact_way_is_the_conditional_law_at_scale_one(name):
     torch.testing.assert_close(answer(name, 1.0), EXACT(X, T, Y), rtol=1e-4, atol=1e-5)
 

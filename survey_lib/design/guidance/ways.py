@@ -40,6 +40,10 @@ def ways(
         strong = net("conditional")
         return strong if scale == 1 else ClassifierFree(strong, null, scale)
 
+    def rescaled(net: Nets, scale: float) -> Denoiser:
+        loud = free(net, scale)
+        return loud if scale == 1 else Rescaled(loud)  # unguided, it has the contrast that it should have
+
     def steered(net: Nets, scale: float) -> Denoiser:
         plain = net("base")
         return plain if scale == 0 else Classifier(plain, labels.log_prob, schedule, scale)
@@ -52,7 +56,7 @@ def ways(
         "classifier-free": free,
         "interval": within,
         "autoguidance": lambda net, scale: Autoguidance(net("conditional"), net("weak"), scale),
-        "rescaled": lambda net, scale: Rescaled(free(net, scale)),
+        "rescaled": rescaled,
         "thresholded": lambda net, scale: DynamicThreshold(free(net, scale)),
         "classifier": steered,
         "clean classifier": lambda net, scale: Classifier(net("base"), clean, schedule, scale),
