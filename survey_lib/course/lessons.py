@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from survey_lib.lab import runtime
+
+if TYPE_CHECKING:
+    import nbformat
 
 #: A lesson says which claims it settled in an output of this type: ``[{"claim": …, "verdict": …}, …]``.
 CLAIMS = "application/vnd.survey.claims+json"
@@ -88,6 +89,8 @@ def select(names: Iterable[str], home: Path = runtime.HOME) -> list[Lesson]:
 
 def read(path: Path) -> nbformat.NotebookNode:
     """A notebook from its file. Raises ValueError where the file holds none."""
+    import nbformat  # its schemas take longer to load than all else that a lesson imports from here
+
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
