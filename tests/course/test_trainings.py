@@ -82,7 +82,7 @@ def test_the_same_training_makes_the_same_weights(small) -> None:
 
 
 @pytest.mark.parametrize("role", ["levels_uniform", "levels_bits", "codes", "codes_absorbing"])
-def test_a_stopped_training_goes_on_and_ends_in_the_same_weights(role, small, monkeypatch, tmp_path) -> None:
+def test_a_stopped_training_goes_on_and_ends_in_the_same_weights(role, small, monkeypatch) -> None:
     trainings.train("mnist_codes", steps=2, root=small, progress=False)
     whole = trainings.train(f"mnist_{role}", steps=6, root=small, progress=False).read_bytes()
     run = trainings.Trainer.run
