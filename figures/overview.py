@@ -7,8 +7,9 @@ import torch
 from survey_lib.core import grids, samplers, schedules
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.integrators import multistep
-from survey_lib.lab import checkpoints, plots
-from survey_lib.lab.speed import fast
+from survey_lib.lab import plots
+from survey_lib.lab.evaluation.speed import fast
+from survey_lib.lab.training import checkpoints
 
 EVALUATIONS = (1, 2, 3, 5, 8, 12, 20, 50)
 

@@ -21,8 +21,8 @@ from survey_lib.core import grids, integrators, losses, samplers, toys
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned, Reschedule
 from survey_lib.core.schedules import edm, rectified, vp_cosine
-from survey_lib.lab import checkpoints, recipes
-from survey_lib.lab.images import ImageSet
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.training import checkpoints, recipes
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 

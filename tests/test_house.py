@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from survey_lib.course import lessons
-from survey_lib.course.mathml import mathml
+from survey_lib.course.publishing import notebooks
+from survey_lib.course.publishing.mathml import mathml
 
 HOME = Path(__file__).parents[1]
 MODULES = sorted((HOME / "survey_lib").rglob("*.py"))
@@ -24,7 +24,7 @@ ROOMS = {
     "nets": ({"nets"}, {"torch", "einops"}),
     "design": ({"core", "nets", "design"}, {"torch", "numpy", "einops"}),
     "process": ({"core", "nets", "process"}, {"torch", "numpy", "einops"}),
-    "lab": ({"core", "nets", "lab"}, None),
+    "lab": ({"core", "nets", "design", "process", "lab"}, None),
     "course": ({"core", "nets", "design", "process", "lab", "course"}, None),
 }
 
@@ -178,7 +178,7 @@ def test_test_files_have_names_of_their_own():
 
 @pytest.fixture(params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def lesson(request):
-    return lessons.Lesson(request.param)
+    return notebooks.Lesson(request.param)
 
 
 def code_cells(lesson):
@@ -205,7 +205,7 @@ def test_the_cells_of_a_lesson_are_short(lesson):
 
 def test_a_lesson_carries_outputs_that_belong_to_its_cells(lesson):
     noted = lesson.notebook.metadata.get("survey", {}).get("source_sha256")
-    assert noted == lessons.source_hash(lesson.notebook), f"run: survey outputs {lesson.number}"
+    assert noted == notebooks.source_hash(lesson.notebook), f"run: survey outputs {lesson.number}"
     assert all(cell.execution_count for cell in code_cells(lesson))
     outputs = [output for cell in code_cells(lesson) for output in cell.outputs]
     assert outputs and not [output.ename for output in outputs if output.output_type == "error"]

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from survey_lib.course import records
-from survey_lib.course.lessons import CLAIMS
+from survey_lib.course.publishing.notebooks import CLAIMS
 from survey_lib.lab import runtime
+from survey_lib.lab.experiments import records
 from survey_lib.lab.plots.tables import Table, table
 
 if TYPE_CHECKING:

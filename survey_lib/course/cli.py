@@ -63,9 +63,9 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
     LESSON is a number or a name. One that fails does not stop the others: its notebook is kept with the
     traceback, and the exit code is 1.
     """
-    from survey_lib.course import lessons
+    from survey_lib.course.publishing import notebooks
 
-    chosen = lessons.select(lesson)
+    chosen = notebooks.select(lesson)
     given = _given(chosen, pairs, profile=profile, dataset=dataset)
     outcomes = _run(chosen, given, out, timeout)
     sys.exit(any(not outcome.passed for outcome in outcomes))
@@ -89,9 +89,10 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     FILE is YAML: the lesson, parameters for all runs, and a grid of which every combination is a run (see
     data/sweeps). What is finished is not done again, so a sweep that was stopped goes on where it was. A run that
     fails stops no other; it is listed with its notebook, and the exit code is 1."""
-    from survey_lib.course import records, sweeps
+    from survey_lib.course.sweeps import sweep
+    from survey_lib.lab.experiments import records
 
-    planned = sweeps.read(file)
+    planned = sweep.read(file)
     where = records.shipped() if shipped else records.destination()
     options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
     options |= {"cell_seconds": timeout} if timeout else {}
@@ -107,9 +108,9 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
 @main.command("lessons")
 def list_lessons() -> None:
     """List the lessons and their parameters."""
-    from survey_lib.course import lessons
+    from survey_lib.course.publishing import notebooks
 
-    for lesson in lessons.all_lessons():
+    for lesson in notebooks.all_lessons():
         click.secho(f"{lesson.number}  {lesson.title}", bold=True)
         click.echo(f"    {', '.join(f'{name} = {value!r}' for name, value in lesson.parameters.items())}")
 
@@ -118,9 +119,9 @@ def list_lessons() -> None:
 @click.argument("lesson", required=False)
 def lab(lesson) -> None:
     """Open JupyterLab on a lesson (the first by default)."""
-    from survey_lib.course import lessons
+    from survey_lib.course.publishing import notebooks
 
-    chosen = lessons.select([lesson] if lesson else [])[0]
+    chosen = notebooks.select([lesson] if lesson else [])[0]
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chosen.path)])
 
 
@@ -132,8 +133,7 @@ def train(name, device, steps) -> None:
     """Make a shipped checkpoint from scratch.
 
     A stopped training resumes (a classifier, a matter of minutes, begins anew). Without NAME, the names are listed."""
-    from survey_lib.course import trainings
-    from survey_lib.lab import recipes
+    from survey_lib.lab.training import recipes, trainings
 
     if name is None:
         click.echo("\n".join([*recipes.names(), *trainings.names()]))
@@ -152,8 +152,8 @@ def results(experiment, lesson, dataset, profile, each) -> None:
     """Show what was measured, and what is older than its code.
 
     All, or one EXPERIMENT as in 01.steps."""
-    from survey_lib.course import records
-    from survey_lib.course import results as shown
+    from survey_lib.lab.experiments import records
+    from survey_lib.lab.experiments import results as shown
 
     table = shown.select(records.load(experiment), lesson=lesson, dataset=dataset, profile=profile)
     if table.empty:
@@ -181,7 +181,7 @@ def assignment(lesson, out) -> None:
     """Make the students' version of a lesson.
 
     It holds no solutions, no hidden tests and no outputs."""
-    from survey_lib.course import assignments
+    from survey_lib.course.publishing import assignments
 
     click.echo(f"wrote {assignments.make(lesson, out)}")
 
@@ -194,18 +194,22 @@ def outputs(lesson, only_readme) -> None:
 
     Runs them with the profile cpu, puts clean outputs into notebooks/, their records into data/results/, and the map
     of lessons and the table of claims into the README."""
-    from survey_lib.course import claims, lessons, records
-    from survey_lib.course import outputs as committed
+    from survey_lib.course import claims
+    from survey_lib.course.publishing import notebooks
+    from survey_lib.course.publishing import outputs as committed
+    from survey_lib.lab.experiments import records
 
     out, readme = HOME / "build", HOME / "README.md"
     if not only_readme:
-        chosen = sorted(lessons.select(lesson), key=lambda one: one.number == "00")  # it shows what the others measured
+        chosen = sorted(
+            notebooks.select(lesson), key=lambda one: one.number == "00"
+        )  # it shows what the others measured
         with _records_to(records.shipped()):
             outcomes = _run(chosen, {"profile": "cpu"}, out, None)
         for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.adopt(one, lessons.read(out / "notebooks" / one.path.name), outcome)
+            committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
     ledger = claims.ledger(table=records.load(folder=records.shipped()))
-    write_atomically(readme, committed.readme(readme.read_text(), lessons.all_lessons(), ledger).encode())
+    write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
 
 
 @contextmanager
@@ -251,7 +255,7 @@ def _sweep(planned, out: Path, options: dict) -> list:
 
     from tqdm import tqdm
 
-    from survey_lib.course import sweeps
+    from survey_lib.course.sweeps import sweep
 
     total, began = len(planned.runs), monotonic()
     left, done, ends = total, 0, None
@@ -278,14 +282,14 @@ def _sweep(planned, out: Path, options: dict) -> list:
                 bar.set_description_str(tqdm.format_interval(max(0, ends - monotonic())), refresh=False)
             bar.refresh()
 
-        return sweeps.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=on_tick)
+        return sweep.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=on_tick)
 
 
 def _run(chosen, given, out: Path, timeout):
     """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
     from tqdm import tqdm
 
-    from survey_lib.course import pages, runner
+    from survey_lib.course.publishing import pages, runner
 
     done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
     bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")

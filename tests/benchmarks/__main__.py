@@ -16,14 +16,16 @@ from torch import Tensor
 from survey_lib.core import grids, integrators, schedules
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
-from survey_lib.course import records
-from survey_lib.lab import checkpoints, metrics, runtime
-from survey_lib.lab.cost import Ratio, macs, ratio
+from survey_lib.lab import runtime
 from survey_lib.lab.data import load
+from survey_lib.lab.evaluation import metrics
+from survey_lib.lab.evaluation.cost import Ratio, macs, ratio
+from survey_lib.lab.evaluation.speed import fast
+from survey_lib.lab.experiments import records
 from survey_lib.lab.plots import table
-from survey_lib.lab.recipes import BASE, denoiser_for
-from survey_lib.lab.speed import fast
-from survey_lib.lab.train import Trainer
+from survey_lib.lab.training import checkpoints
+from survey_lib.lab.training.recipes import BASE, denoiser_for
+from survey_lib.lab.training.trainer import Trainer
 from tests.benchmarks import kernels, peers, sampling
 
 SECONDS, STEPS = 300.0, 20

@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from survey_lib.course import sweeps
-from survey_lib.course.lessons import Lesson
-from survey_lib.lab.cost import Ratio, ratio
+from survey_lib.course.publishing.notebooks import Lesson
+from survey_lib.course.sweeps.sweep import Sweep, run
+from survey_lib.lab.evaluation.cost import Ratio, ratio
 
 PARAMETERS = 'profile = "cpu"\nseed = 0\ndataset = "glyphs"\ntrain = False'
 WORK = """
@@ -31,11 +31,11 @@ def two_kernels(repeats: int = 3) -> dict[str, tuple[Ratio, float]]:
         cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(WORK)]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
-        sweep = sweeps.Sweep("two", Lesson(path), ("seed",), ({"seed": 0}, {"seed": 1}))
+        sweep = Sweep("two", Lesson(path), ("seed",), ({"seed": 0}, {"seed": 1}))
 
-        def run(jobs: int) -> None:
-            failed = [one.error for one in sweeps.run(sweep, Path(home, "build"), jobs=jobs, again=True) if one.error]
+        def both(jobs: int) -> None:
+            failed = [one.error for one in run(sweep, Path(home, "build"), jobs=jobs, again=True) if one.error]
             if failed:
                 raise RuntimeError(failed[0])
 
-        return {"sweep: two kernels at once": (ratio(lambda: run(2), lambda: run(1), repeats), 1.0)}
+        return {"sweep: two kernels at once": (ratio(lambda: both(2), lambda: both(1), repeats), 1.0)}

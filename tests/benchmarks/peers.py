@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from survey_lib.lab.cost import macs
+from survey_lib.lab.evaluation.cost import macs
 
 
 def unet_of_equal_macs(channels: int, side: int, target: int) -> UNet2DModel:

@@ -43,12 +43,14 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
-from survey_lib.course import records
-from survey_lib.lab import checkpoints, metrics, runtime
-from survey_lib.lab.cost import CountCalls, Ratio
+from survey_lib.lab import runtime
 from survey_lib.lab.data import load
+from survey_lib.lab.evaluation import metrics
+from survey_lib.lab.evaluation.cost import CountCalls, Ratio
+from survey_lib.lab.evaluation.speed import fast
+from survey_lib.lab.experiments import records
 from survey_lib.lab.plots import table
-from survey_lib.lab.speed import fast
+from survey_lib.lab.training import checkpoints
 from survey_lib.process import scheduling
 from tests.benchmarks import schedulers
 from tests.benchmarks.schedulers import Scheduler

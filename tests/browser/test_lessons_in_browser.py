@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from survey_lib.course import lessons
+from survey_lib.course.publishing import notebooks
 
 HOME = Path(__file__).parents[2]
 PROMISED = {"01", "25"}
@@ -27,7 +27,7 @@ def makes_widgets(lesson):
     return any(name.lower().endswith(("slider", "explorer")) for name in names)
 
 
-ALL = lessons.all_lessons(HOME)
+ALL = notebooks.all_lessons(HOME)
 WITH_WIDGETS = [lesson for lesson in ALL if makes_widgets(lesson)]
 
 

@@ -3,8 +3,9 @@
 import pandas
 import pytest
 
-from survey_lib.course import claims, lessons
+from survey_lib.course import claims
 from survey_lib.course.claims import Claim, judge, ledger, load, verdicts
+from survey_lib.course.publishing import notebooks
 
 LINE = dict(id="x", lesson="01", says="a study", sentence="a is better.", experiment="e", quantity="fd")
 
@@ -98,8 +99,8 @@ def test_the_claims_of_the_course_are_well_formed():
 
 def test_the_ledger_hands_its_verdicts_to_the_runner():
     bundle = ledger()._repr_mimebundle_()
-    assert {"text/html", "text/plain", lessons.CLAIMS} == set(bundle)
-    assert all(set(one) == {"claim", "verdict"} for one in bundle[lessons.CLAIMS])
+    assert {"text/html", "text/plain", notebooks.CLAIMS} == set(bundle)
+    assert all(set(one) == {"claim", "verdict"} for one in bundle[notebooks.CLAIMS])
 
 
 def test_the_ledger_reads_well_for_many_claims():

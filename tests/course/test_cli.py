@@ -10,7 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from survey_lib.course import cli, lessons, records, runner
+from survey_lib.course import cli
+from survey_lib.course.publishing import notebooks, runner
+from survey_lib.lab.experiments import records
 
 SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"]
 
@@ -18,8 +20,8 @@ SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"
 @pytest.fixture
 def here(course, monkeypatch):
     """The small course as the home of the commands called in this process."""
-    monkeypatch.setattr(lessons.all_lessons, "__defaults__", (course.home,))
-    monkeypatch.setattr(lessons.select, "__defaults__", (course.home,))
+    monkeypatch.setattr(notebooks.all_lessons, "__defaults__", (course.home,))
+    monkeypatch.setattr(notebooks.select, "__defaults__", (course.home,))
     course.write()
     return course
 
@@ -138,8 +140,8 @@ def test_a_killed_run_leaves_the_last_whole_files_and_the_next_run_works(course,
     assert old.read_bytes() == before
     assert runner.read_outcomes(course.build) == []
     course.write()
-    (outcome,) = runner.run(lessons.all_lessons(course.home), {}, course.build)
-    assert outcome.passed and lessons.read(old).cells[-1].execution_count
+    (outcome,) = runner.run(notebooks.all_lessons(course.home), {}, course.build)
+    assert outcome.passed and notebooks.read(old).cells[-1].execution_count
 
 
 def test_ctrl_c_gets_one_sentence(course):

@@ -27,7 +27,7 @@ from survey_lib.core.losses import denoising_loss, step_kl, variational_bound
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design import discrete
-from survey_lib.lab.cost import CountCalls
+from survey_lib.lab.evaluation.cost import CountCalls
 from survey_lib.nets.beside import Beside
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet

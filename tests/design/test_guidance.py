@@ -25,7 +25,7 @@ from survey_lib.design.guidance import (
     Interval,
     Rescaled,
 )
-from survey_lib.lab.cost import CountCalls
+from survey_lib.lab.evaluation.cost import CountCalls
 from survey_lib.nets.unet import UNet
 
 quick = settings(deadline=None, derandomize=True, max_examples=25)

@@ -8,7 +8,7 @@ import torch
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design.guidance import ExactLabels, guided_error, ways
-from survey_lib.lab.cost import CountCalls
+from survey_lib.lab.evaluation.cost import CountCalls
 
 SCHEDULE = vp_cosine()
 LAW = GaussianMixture(

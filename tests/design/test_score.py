@@ -37,7 +37,7 @@ from survey_lib.design.score import (
     sub_vp,
     three_views,
 )
-from survey_lib.lab.cost import CountCalls
+from survey_lib.lab.evaluation.cost import CountCalls
 
 quick = settings(deadline=None, derandomize=True, max_examples=25)
 exactly = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from survey_lib.lab.cost import macs
+from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.autoencoder import Autoencoder, Codebook
 
 

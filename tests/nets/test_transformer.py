@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from survey_lib.lab.cost import macs
+from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.transformer import Transformer
 
 

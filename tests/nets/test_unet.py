@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from survey_lib.lab.cost import macs
+from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.layers import SelfAttention
 from survey_lib.nets.unet import UNet
 

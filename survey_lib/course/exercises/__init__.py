@@ -14,8 +14,8 @@ import importlib.util
 import pkgutil
 from typing import Any
 
-from survey_lib.course.exercises import core
-from survey_lib.course.exercises.core import Exercise, Mistake, Passed, Property, card
+from survey_lib.course.exercises import framework
+from survey_lib.course.exercises.framework import Exercise, Mistake, Passed, Property, card
 from survey_lib.course.exercises.predictions import Prediction, predict, score
 
 __all__ = [
@@ -50,4 +50,4 @@ def get(name: str) -> Exercise:
 
 def check(exercise: Exercise | str, answer: Any, seed: int = 0) -> Passed:
     """Check an answer: see `core.check`. The exercise is given itself or by its id, such as ``"01.A"``."""
-    return core.check(get(exercise) if isinstance(exercise, str) else exercise, answer, seed)
+    return framework.check(get(exercise) if isinstance(exercise, str) else exercise, answer, seed)

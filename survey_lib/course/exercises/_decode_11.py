@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 _PLACES, _SYMBOLS, _DRAWS = 3, 2, 8000
 _MASK = _SYMBOLS

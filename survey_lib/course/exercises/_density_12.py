@@ -12,7 +12,7 @@ from torch import Tensor
 from survey_lib.core.exact import GaussianLaw, GaussianMixture
 from survey_lib.core.grids import quadratic
 from survey_lib.core.schedules import vp_linear
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 _SCHEDULE = vp_linear()
 

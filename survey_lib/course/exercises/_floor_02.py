@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 
 def _floor_with(split):

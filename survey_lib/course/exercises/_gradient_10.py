@@ -9,7 +9,7 @@ from torch import Tensor
 
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 from survey_lib.design.guidance import ExactLabels
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.protocols import normal
 from survey_lib.core.schedules import vp_cosine
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 
 def _sampler(fresh_of=None, keep_of=None, eta_of=lambda eta: eta, amount_of=lambda fresh: fresh, skip=0):

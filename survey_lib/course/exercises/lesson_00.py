@@ -9,7 +9,7 @@ import torch
 
 from survey_lib.core.protocols import normal
 from survey_lib.course import atlas
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 # --- A: the loop --------------------------------------------------------------------------------------------------
 

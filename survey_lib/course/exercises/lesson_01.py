@@ -9,7 +9,7 @@ import torch
 from survey_lib.core.protocols import normal
 from survey_lib.core.schedules import from_betas, vp_cosine
 from survey_lib.course.exercises._sampler_01 import C
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 __all__ = ["A", "B", "C"]
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from survey_lib.core.protocols import normal
 from survey_lib.course.exercises._floor_02 import C
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 __all__ = ["A", "B", "C"]
 

@@ -9,7 +9,7 @@ import torch
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.course.exercises._gradient_10 import C
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 __all__ = ["A", "B", "C"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from survey_lib.core.exact import GaussianLaw, GaussianMixture
 from survey_lib.core.schedules import Schedule, ve, vp_cosine, vp_linear
 from survey_lib.course.exercises._density_12 import C
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 from survey_lib.design.score import mixture_cdf, sub_vp
 
 __all__ = ["A", "B", "C"]

@@ -12,7 +12,7 @@ from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.protocols import normal
 from survey_lib.core.schedules import edm, rectified, vp_linear
 from survey_lib.course.exercises._walk_23 import B
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 __all__ = ["A", "B", "C"]
 

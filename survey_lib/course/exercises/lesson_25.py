@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.course.exercises._weights_25 import C
-from survey_lib.course.exercises.core import Exercise, Mistake, Property
+from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 __all__ = ["A", "B", "C"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from survey_lib.core.protocols import Corruption
 from survey_lib.core.schedules import Schedule
-from survey_lib.lab.images import to_uint8
+from survey_lib.lab.data.images import to_uint8
 from survey_lib.lab.plots.labels import number
 from survey_lib.lab.plots.style import PIXELS_PER_INCH, SHARPNESS, Figure, describe, styled
 

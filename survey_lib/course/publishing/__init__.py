@@ -1,0 +1,1 @@
+"""Notebooks, runs, outputs, pages and assignments."""

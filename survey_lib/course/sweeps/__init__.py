@@ -1,0 +1,1 @@
+"""One lesson over a grid of parameters."""

@@ -1,0 +1,164 @@
+"""Data sets by name: `load`. Glyphs are drawn, digits come with scikit-learn, the others are looked for.
+
+MNIST, Fashion-MNIST and CIFAR-10 lie under ``root``, else under the folder that SURVEY_DATA names, else under
+``data/`` at home, in torchvision's layout. Where they are missing, torchvision downloads them, with checksums.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from survey_lib.lab import runtime
+from survey_lib.lab.data.cache import cached
+from survey_lib.lab.data.folders import load_folder
+from survey_lib.lab.data.glyphs import DIGITS, FACES, LETTERS, glyphs, provenance
+from survey_lib.lab.data.images import ImageSet, resize, to_float, to_uint8
+from survey_lib.lab.runtime import require
+
+__all__ = ["DIGITS", "FACES", "LETTERS", "ImageSet", "glyphs", "load", "resize", "to_float", "to_uint8"]
+
+_GLYPHS = {"train": (30_000, 0), "test": (10_000, 1)}  # how many unless asked otherwise, and the seed
+_QUICK = 4000  # so few glyphs are drawn in about a second: not worth a file
+_DIGITS_TRAIN = 1437  # of 1797, in the order of the file; the rest is the test set
+_PATIENCE = 20.0  # seconds without a byte before a download is given up
+
+
+def load(
+    name: str | Path,
+    *,
+    split: str = "train",
+    count: int | None = None,
+    size: int | None = None,
+    root: str | Path | None = None,
+) -> ImageSet:
+    """The data set ``name``: "glyphs", "digits", "mnist", "fashion_mnist", "cifar10", or the path of a folder.
+
+    ``count`` takes the first so many (their order is mixed), ``size`` resizes to squares of so many pixels; without
+    it glyphs have 32, digits 16, MNIST and Fashion-MNIST 28, CIFAR-10 32. Glyphs never end: any ``count`` is drawn,
+    30,000 for training and 10,000 for testing unless asked otherwise. ``root`` is where real sets lie.
+
+    Raises ValueError or TypeError for what is not accepted, FileNotFoundError for what cannot be found or downloaded,
+    RuntimeError for files that are damaged.
+    """
+    require("split", split, str, choices=("train", "test"))
+    if count is not None:
+        require("count", count, int, low=1)
+    if size is not None:
+        require("size", size, int, low=4, high=512)
+    if isinstance(name, Path) or (isinstance(name, str) and name not in runtime.DATASETS and _is_path(name)):
+        return load_folder(name, split=split, count=count, size=size)
+    runtime.check_dataset(name)
+    if name == "glyphs":
+        return _load_glyphs(split, count, 32 if size is None else size)
+    images = _digits(split) if name == "digits" else _real(name, split, root)
+    if count is not None:
+        if count > len(images):
+            raise ValueError(f"{name} has {len(images)} images in its {split} split; count asks for {count}")
+        images = images.take(slice(count))
+    if size is None and name == "digits":
+        size = 16
+    return images if size is None else images.resize(size)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or os.sep in name or (name != "" and Path(name).expanduser().is_dir())
+
+
+def _load_glyphs(split: str, count: int | None, size: int) -> ImageSet:
+    usual, seed = _GLYPHS[split]
+    count = usual if count is None else count
+    if count <= _QUICK:
+        return glyphs(count, seed=seed, size=size)
+    total = max(count, usual)  # a smaller set is the beginning of a larger: one file serves all
+    recipe = (total, seed, size, provenance())
+    return cached(f"glyphs-{split}-{size}px", recipe, lambda: glyphs(total, seed=seed, size=size)).take(slice(count))
+
+
+def _digits(split: str) -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()  # (1797, 8, 8), 0 to 16
+    half = slice(_DIGITS_TRAIN) if split == "train" else slice(_DIGITS_TRAIN, None)
+    images = torch.from_numpy((found.images[half] * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
+    return ImageSet("digits", images, torch.from_numpy(found.target[half]).long(), tuple(DIGITS))
+
+
+def _real(name: str, split: str, root: str | Path | None) -> ImageSet:
+    """A set of torchvision's from the first place that has it, else downloaded to ``root`` or ``data/`` at home."""
+    home = runtime.HOME / "data"
+    places = [Path(root)] if root else [Path(place) for place in (os.environ.get("SURVEY_DATA"), home) if place]
+    for place in places:
+        if (found := _read(name, split, place)) is not None:
+            return found
+    try:
+        _download(name, Path(root) if root else home)
+    except (OSError, RuntimeError) as error:  # torchvision says RuntimeError when every mirror failed
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"{name} is not under {' or '.join(map(str, places))} and could not be downloaded ({reason.rstrip('.:')}): "
+            f"load it once where there is a network and copy {home / _folder(name)} here, or name the folder that "
+            'holds it in SURVEY_DATA; without a network, choose "glyphs", "digits" or a folder of images'
+        ) from error
+    found = _read(name, split, Path(root) if root else home)
+    if found is None:
+        raise RuntimeError(f"{name} was downloaded to {root or home}, but torchvision does not find it there")
+    return found
+
+
+def _folder(name: str) -> str:
+    return {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}[name]
+
+
+def _torchvision(name: str):
+    from torchvision import datasets
+
+    return {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
+
+
+def _read(name: str, split: str, place: Path) -> ImageSet | None:
+    """What lies at ``place``, or None. Raises RuntimeError where files are there, and cannot be read as the set."""
+    folder = place / _folder(name)
+    if not folder.is_dir() or not any(file.is_file() for file in folder.rglob("*")):
+        return None
+    try:
+        found = _torchvision(name)(place, train=split == "train")
+    except (OSError, RuntimeError, ValueError, AssertionError, EOFError, KeyError, TypeError) as error:
+        raise RuntimeError(
+            f"{name} in {folder} is incomplete or damaged; delete that folder to have it downloaded again"
+        ) from error
+    images = torch.as_tensor(found.data)
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    labels = torch.as_tensor(found.targets, dtype=torch.int64)
+    return ImageSet(name, images, labels, tuple(DIGITS) if name == "mnist" else tuple(found.classes))
+
+
+def _download(name: str, place: Path) -> None:
+    """Download aside, then move file by file: what is seen under its own name is whole."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.", suffix=".partial") as aside, _impatient():
+        _torchvision(name)(aside, train=True, download=True)
+        for file in sorted(Path(aside).rglob("*")):
+            target = place / file.relative_to(aside)
+            if file.is_dir():
+                target.mkdir(exist_ok=True)
+            elif not file.name.endswith(".gz"):
+                os.replace(file, target)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Give up a silent network after a while: torchvision would wait for minutes, mirror after mirror."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

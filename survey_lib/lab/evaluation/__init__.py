@@ -1,0 +1,1 @@
+"""Metrics, their intervals, costs, and the solvers that are compared."""

@@ -1,0 +1,1 @@
+"""Measurements: what is measured, on record, and by which code."""

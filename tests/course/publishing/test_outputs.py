@@ -1,0 +1,94 @@
+"""Committed outputs belong to their cells, hold nothing that changes without meaning, and need no kernel to be seen."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_output
+
+from survey_lib.course import claims
+from survey_lib.course.publishing import notebooks, outputs
+from survey_lib.lab import runtime
+from survey_lib.lab.experiments import records
+
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
+
+
+@pytest.fixture
+def adopted(ran):
+    """The lesson that passed, and its file after it took over the outputs of its run."""
+    lesson = notebooks.all_lessons(ran.home)[0]
+    before = lesson.path.read_bytes()
+    outputs.adopt(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
+    yield lesson, notebooks.read(lesson.path)
+    lesson.path.write_bytes(before)
+
+
+def test_the_lesson_keeps_its_cells_and_takes_the_outputs(adopted):
+    lesson, after = adopted
+    assert [cell.source for cell in after.cells] == [cell.source for cell in lesson.notebook.cells]
+    assert [cell.execution_count for cell in after.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert any("<b>found</b>" in str(cell.get("outputs")) for cell in after.cells)
+    assert after.metadata.survey.source_sha256 == notebooks.source_hash(after)
+    nbformat.validate(after)
+
+
+def test_nothing_stays_that_changes_from_run_to_run(adopted):
+    _, after = adopted
+    text = nbformat.writes(after)
+    assert "papermill" not in text and "start_time" not in text and "injected-parameters" not in text
+
+
+def test_outputs_of_a_failed_run_or_of_other_sources_are_refused(ran):
+    passes, fails, _ = notebooks.all_lessons(ran.home)
+    executed = notebooks.read(ran.build / "notebooks" / passes.path.name)
+    with pytest.raises(ValueError, match="02_fails failed"):
+        outputs.adopt(fails, executed, ran.outcomes[1])
+    with pytest.raises(ValueError, match="was changed while it ran"):
+        outputs.adopt(fails, executed, ran.outcomes[0])
+
+
+def test_a_widget_goes_where_a_picture_stands_in():
+    picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
+    widget = new_output("display_data", data=WIDGET)
+    assert outputs.still([widget, picture]) == [picture]
+    assert outputs.still([widget]) == [widget], "alone it stays: a reader should see that something is missing"
+
+
+def test_progress_bars_are_not_committed():
+    bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
+    kept = outputs.still([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    assert [one.text for one in kept] == ["whole\n"]
+
+
+MARKS = "<!-- {0}: begin (written by `survey outputs`) -->\nold\n<!-- {0}: end -->\n"
+
+
+def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran):
+    claim = claims.Claim("01.x", "01", "a study", "a | b.", "01.steps", "fd", {"eta": 0}, {"eta": 1}, "less")
+    ledger = claims.Ledger(
+        tuple(claims.Verdict(claim, name, "reproduced", "0.5 times") for name in ("glyphs", "mnist"))
+    )
+    before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}after\n"
+    text = outputs.readme(before, notebooks.all_lessons(ran.home), ledger)
+    assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
+    assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
+    assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
+    assert "| 01 | 1 | 2 | 0 | 0 | 0 |" in text
+    assert "| 01 | a \\| b. (a study) | glyphs: reproduced<br>mnist: reproduced | 0.5 times<br>0.5 times |" in text
+    assert outputs.readme(text, notebooks.all_lessons(ran.home), ledger) == text
+    with pytest.raises(ValueError, match="needs the two marks"):
+        outputs.readme("no marks", [], ledger)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_lessons_and_records():
+    readme = (runtime.HOME / "README.md").read_text()
+    ledger = claims.ledger(table=records.load(folder=records.shipped()))
+    assert outputs.readme(readme, notebooks.all_lessons(), ledger) == readme, "run: survey outputs --only-readme"
+
+
+def test_lesson_00_shows_the_verdicts_that_the_records_give():
+    notebook = notebooks.select(["00"])[0].notebook
+    shown = [cell.outputs for cell in notebook.cells if "claims.ledger().table" in cell.get("source", "")]
+    if not shown:
+        pytest.skip("lesson 00 shows its own claims alone")
+    fresh = claims.ledger(table=records.load(folder=records.shipped())).table.html
+    assert fresh in [output.get("data", {}).get("text/html") for output in shown[0]], "run: survey outputs 00"
