@@ -235,7 +235,7 @@ def test_each_frequency_contracts_as_said_and_settles_where_it_should(law, kind)
         "published": Filter.published(power),
     }[kind]
     target, schedule = spectral_law(power), edm()
-    t = schedule.time(-math.log(noise))
+    t = schedule.time_at(noise)
     run = partial(langevin, target.denoiser(schedule), schedule, t=t, steps=steps, rate=rate, precondition=precondition)
     truth = target.cov + noise**2 * torch.eye(16)
     axes = torch.linalg.eigh(target.cov)[1]

@@ -170,7 +170,7 @@ def test_what_is_known_stays_known() -> None:
 def table(corruption: Gaussian, denoiser=None, *, nodes: int = 8, seed: int = 0) -> scheduling.Table:
     denoiser = denoiser or SPOTS.denoiser(SCHEDULE)
     return scheduling.bound_table(
-        denoiser, corruption, points(SPOTS, 400), grids.quadratic(nodes), bins=None, generator=draw(seed)
+        denoiser, corruption, points(SPOTS, 400), grids.quadratic(nodes), bin_width=None, generator=draw(seed)
     )
 
 
@@ -180,7 +180,7 @@ def test_a_table_prices_a_walk_as_the_bound_does(variance) -> None:
     found = table(corruption)
     priced = found.prior + sum(found.costs[i, i + 1] for i in range(8))
     exact = losses.variational_bound(
-        SPOTS.denoiser(SCHEDULE), corruption, points(SPOTS, 400), grids.quadratic(8), bins=None, generator=draw()
+        SPOTS.denoiser(SCHEDULE), corruption, points(SPOTS, 400), grids.quadratic(8), bin_width=None, generator=draw()
     )
     assert priced.item() == pytest.approx(exact.total.mean().item(), rel=1e-10)
 

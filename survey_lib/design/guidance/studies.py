@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from survey_lib.core.checks import check_signal
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.protocols import Denoiser, expand
 from survey_lib.core.schedules import Schedule
@@ -108,10 +109,11 @@ def likelihood_score_loss(
     ``weight`` (B,) as in `denoising_loss`; theirs is that of the noise, `eps_weight`. Differentiable in the
     classifier's weights, by a second derivative: its activations must have one (no ReLU).
     """
+    alpha, sigma = schedule.scales(t)
+    check_signal(alpha, sigma, "the likelihood-score loss")
     x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
     with torch.no_grad():
         plain = denoiser(x_t, t, None)
-    alpha, sigma = schedule.scales(t)
     gradient = Classifier(denoiser, labels.log_prob, schedule, 1.0).gradient(x_t.requires_grad_(), t, cond)
     error = (plain + expand(sigma**2 / alpha, x_t) * gradient - x0).square().flatten(1).mean(1)
     return error if weight is None else weight.to(error) * error

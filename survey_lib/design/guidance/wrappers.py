@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_signal
 from survey_lib.core.protocols import Denoiser, evaluate_both, expand
 from survey_lib.core.schedules import Schedule
 
@@ -92,8 +93,8 @@ class Classifier(Guidance):
 
     ``log_prob(x_t, t, cond)`` -> (B,) in nats, one example apart from another; the y of *noisy* data, as D sees them.
     The denoiser is asked without a condition, or with it where ``conditional`` (both were guided in the paper; the
-    classifier then counts ``1 + scale`` times). ``schedule`` is the one that t belongs to; where its alpha is 0
-    nothing is known of y, and the formula is 0 times infinity: refused, begin the grid a little later.
+    classifier then counts ``1 + scale`` times). ``schedule`` is the one that t belongs to; at pure noise,
+    where nothing is known of y and the formula is 0 times infinity, ValueError is raised: start at t < 1.
 
     Cost: one evaluation, and the classifier forward and back. Works under no_grad and inference_mode, and is itself
     differentiable in ``x_t`` where that is asked for.
@@ -108,8 +109,7 @@ class Classifier(Guidance):
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D(x_t)``, and the same moved along the gradient of the classifier."""
         alpha, sigma = self.schedule.scales(t)
-        if not (alpha > 0).all():
-            raise ValueError("no classifier sees anything at alpha = 0: begin the grid at an earlier time than this")
+        check_signal(alpha, sigma, "classifier guidance")
         gradient = self.gradient(x_t, t, cond)
         plain = self.denoiser(x_t, t, cond if self.conditional else None)
         return plain, plain + _of_examples(self.scale, x_t) * expand(sigma**2 / alpha, x_t) * gradient

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core import grids
+from survey_lib.core.checks import check_signal
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import select_label
 from survey_lib.core.integrators import multistep
@@ -120,21 +121,22 @@ class Studio:
 
         It is shown them with a little noise, ``sigma / alpha = noise``: clean ones it has hardly seen.
         """
-        t = self.schedule.time(-torch.tensor(noise, dtype=torch.float64).log())
+        t = self.schedule.time_at(noise)
         x_t = Gaussian(self.schedule).corrupt(images.clamp(-1, 1), t, generator=generator)
         with torch.no_grad():
             return self.noisy.similarity(x_t, t, wanted).mean().item()
 
     def clean_log_prob(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
         """``log p(cond | x_t)`` as a classifier of clean images would have it, shown ``x_t / alpha``: (B,)."""
-        alpha = self.schedule.scales(t)[0].to(x_t.device, x_t.dtype)
+        alpha, sigma = self.schedule.scales(t, like=x_t)
+        check_signal(alpha, sigma, "a classifier of clean images")
         return select_label(self.named(x_t / alpha, "features"), cond)
 
     def accuracies(
         self, images: Tensor, labels: Tensor, noise: float, generator: torch.Generator
     ) -> tuple[float, float]:
         """The part of noisy images, at ``sigma / alpha = noise``, that each classifier names right: noisy, clean."""
-        t = self.schedule.time(-torch.tensor(noise, dtype=torch.float64).log())
+        t = self.schedule.time_at(noise)
         x_t = Gaussian(self.schedule).corrupt(images, t, generator=generator)
         with torch.no_grad():
             told = self.noisy.log_probs(x_t, t), self.named(x_t / self.schedule.scales(t)[0].to(x_t), "features")

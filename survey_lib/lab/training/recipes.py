@@ -203,7 +203,7 @@ def noisy_accuracy(labels: LabelPosterior, images: ImageSet, count: int = 2000) 
     x0, generator, schedule = images.float(index), torch.Generator().manual_seed(0), labels.schedule
     labels, found = labels.cpu().eval(), {}
     for level in LEVELS:
-        t = schedule.time(-torch.tensor(level, dtype=torch.float64).log())
+        t = schedule.time_at(level)
         x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
         with torch.inference_mode():
             named = torch.cat([labels(part, t).argmax(1) for part in x_t.split(500)])

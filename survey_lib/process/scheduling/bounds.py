@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.losses import prior_kl, reconstruction
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.losses import BYTE_STEP, prior_kl, reconstruction
+from survey_lib.core.protocols import Denoiser
 from survey_lib.process.scheduling.chains import asked, interpolate
 
 
@@ -77,13 +78,13 @@ def bound_table(
     x0: Tensor,
     times: Tensor,
     *,
-    bins: float | None = 2 / 255,
+    bin_width: float | None = BYTE_STEP,
     cond: Any = None,
     generator: torch.Generator,
 ) -> Table:
     """One pass over the grid ``times`` (falling to 0) with images ``x0`` (B, ...): G evaluations of the batch.
 
-    ``bins`` is the spacing of the data's values, as in `losses.reconstruction`. The corruption has ``eta > 0``.
+    ``bin_width`` is the spacing of the data's values, as in `losses.reconstruction`. The corruption has ``eta > 0``.
     """
     times = check_times(times)
     if times[-1] != 0:
@@ -93,7 +94,7 @@ def bound_table(
     errors, last = [], []
     for t, x_t, answer, error in asked(denoiser, corruption, x0, times[:-1], cond, generator):
         errors.append(error)
-        last.append(reconstruction(corruption, x_t, x0, answer, t, bins=bins).mean().cpu())
+        last.append(reconstruction(corruption, x_t, x0, answer, t, bin_width=bin_width).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
     return Table(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times, is_pure_noise
 from survey_lib.core.corruptions import Gaussian, Variance, analytic_variance
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Corruption, Denoiser, check_times
+from survey_lib.core.protocols import Corruption, Denoiser
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import Schedule
 
@@ -65,7 +65,7 @@ def variance_grid(steps: int, schedule: Schedule, power: int = 1, first: float =
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2 or power not in (1, 2):
         raise ValueError(f"a grid of variances has at least 2 steps and power 1 or 2; got {steps!r} and {power!r}")
     alpha, sigma = (value.item() for value in schedule.scales(1.0))
-    if alpha < PURE_NOISE or not math.isclose(alpha**2 + sigma**2, 1, abs_tol=1e-9):
+    if is_pure_noise(alpha, sigma) or not math.isclose(alpha**2 + sigma**2, 1, abs_tol=1e-9):
         raise ValueError(f"variances add up where alpha^2 + sigma^2 = 1 and alpha(1) > 0; not so in {schedule.name}")
     place = torch.arange(steps, dtype=torch.float64)
 
@@ -123,11 +123,11 @@ def probe(
 ) -> Probe:
     """Ask a denoiser once at each of ``times`` about noised images ``x0`` (B, ...): G evaluations of the batch.
 
-    ``times`` fall and lie where ``alpha`` and ``sigma`` are positive: leave off a last 0.
+    ``times`` fall, from below pure noise to above 0: leave off a last 0.
     """
     times = check_times(times)
     alpha, sigma = schedule.scales(times)
-    if not (alpha.min() > 0 and sigma.min() > 0):
+    if is_pure_noise(alpha, sigma).any() or not sigma.min() > 0:
         raise ValueError("a denoiser is probed where there is data and noise, alpha > 0 and sigma > 0; cut the grid")
     corruption, errors, power = Gaussian(schedule), [], []
     for t, x_t, answer, error in asked(denoiser, corruption, x0, times, cond, generator):
