@@ -71,7 +71,7 @@ class TauLeaping(OtherBridge):
         t, s = check_step(t, s)
         if s == 0:
             return self.corruption.bridge(x_t, x0, t, s, generator=generator)
-        return leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
+        return tau_leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
 
     def transition(self, x_t: Tensor, x0: Tensor, t: Any, s: Any) -> Tensor:
         """The law of ``bridge`` in each entry, exactly: (B, ..., S). Not for ``ordinal``: sums have no short form."""
@@ -85,7 +85,7 @@ class TauLeaping(OtherBridge):
         return once.scatter_add(-1, x_t.unsqueeze(-1), 1 - once.sum(-1, keepdim=True))
 
 
-def leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
+def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
     jumps = torch.poisson(means, generator=generator)
@@ -127,5 +127,5 @@ def tau_leaping(
         for _ in range(corrections if s > 0 else 0):
             out = rates(corruption, s).to(x.device)[x].scatter(-1, x.unsqueeze(-1), 0)
             both = out + reverse_rates(corruption, x, denoiser(x, s, cond), s)
-            x = leap(x, reach * (t - s) * both, ordinal, generator=generator)
+            x = tau_leap(x, reach * (t - s) * both, ordinal, generator=generator)
     return x
