@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from survey_lib.core.protocols import Corruption, Denoiser, OtherBridge
+from survey_lib.core.protocols import BridgeOverride, Corruption, Denoiser
 
 
 def to_bits(x: Tensor, bits: int) -> Tensor:
@@ -88,7 +88,7 @@ def self_conditioned_loss(
 
 
 @dataclass(frozen=True)
-class AsymmetricTime(OtherBridge):
+class AsymmetricTime(BridgeOverride):
     """Asymmetric time intervals (Chen et al. 2023, sec. 2.4): each step goes ``shift`` further down than the grid says.
 
     The next call of the denoiser is told the grid's time, that is more noise than there is. Their ``td`` counts in

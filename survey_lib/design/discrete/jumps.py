@@ -15,7 +15,7 @@ from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
 from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import Callback, Denoiser, OtherBridge, check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser, check_generator, check_times
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
 START = 0.99
@@ -54,7 +54,7 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
 
 
 @dataclass(frozen=True)
-class TauLeaping(OtherBridge):
+class TauLeaping(BridgeOverride):
     """A corruption whose ``bridge`` leaps (Campbell et al. 2022, sec. 4.3): rates held still from t to s.
 
     In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. ``ordinal``: categories are numbers,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import OtherBridge, check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride, check_generator, check_times
 
 #: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +45,7 @@ def raster_order(probabilities: Tensor, drawn: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ConfidenceDecoding(OtherBridge):
+class ConfidenceDecoding(BridgeOverride):
     """Parallel decoding: each step fills in as many masks as the chain would on average, those of highest score.
 
     The ``bridge`` draws every masked entry from the denoiser's answer and keeps the best: the largest of ``log score +

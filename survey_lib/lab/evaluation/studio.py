@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from survey_lib.core import grids
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.heads import chosen
+from survey_lib.core.heads import select_label
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
@@ -128,7 +128,7 @@ class Studio:
     def clean_log_prob(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
         """``log p(cond | x_t)`` as a classifier of clean images would have it, shown ``x_t / alpha``: (B,)."""
         alpha = self.schedule.scales(t)[0].to(x_t.device, x_t.dtype)
-        return chosen(self.named(x_t / alpha, "features"), cond)
+        return select_label(self.named(x_t / alpha, "features"), cond)
 
     def accuracies(
         self, images: Tensor, labels: Tensor, noise: float, generator: torch.Generator

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from survey_lib.core.exponential import Level, combine, ddim, levels
+from survey_lib.core.exponential import Level, ddim, levels, linear_combination
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser, check_times
 from survey_lib.core.schedules import Schedule
@@ -52,7 +52,7 @@ def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tens
     states = list(itertools.accumulate(pieces, walk, initial=x))
     shares = []
     for i, (start, end) in enumerate(pairwise(grid)):
-        y = combine(ddim(start, end), [states[i], denoiser(states[i], start.t)])
+        y = linear_combination(ddim(start, end), [states[i], denoiser(states[i], start.t)])
         for piece in pieces[i + 1 :]:
             y = walk(y, piece)
         shares.append((y - states[-1]).square().mean().sqrt().cpu())
