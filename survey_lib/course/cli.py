@@ -104,8 +104,8 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
         f"\n{len(found) - len(failed)} of {len(found)} runs passed; their results are in {_near(results.shipped() if shipped else where)}"
     )
     for one in failed:
-        kept = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
-        click.echo(f"failed: {one.label}: {one.error}{kept}")
+        where = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
+        click.echo(f"failed: {one.label}: {one.error}{where}")
     sys.exit(bool(failed))
 
 

@@ -217,7 +217,7 @@ def measure(subject: Subject, seed: int, times: Tensor, peers: list[Scheduler]) 
 def fewest(subject: Subject, times: Tensor, exact: dict[int, float], margin: float = 1.05, most: int = 25) -> int:
     """The fewest evaluations of ours with a mean FD within ``margin`` of the exact path's; its grid stretched."""
     for evaluations in range(3, most):
-        grid = scheduling.stretched(times, evaluations, CHAIN)
+        grid = scheduling.resample_grid(times, evaluations, CHAIN)
         fd = [
             subject.frechet(in_batches(partial(subject.ours, times=grid), subject.noise(seed, subject.sizes.count)))
             for seed in exact

@@ -10,8 +10,8 @@ A sweep is a YAML file::
       seed: [0, 1, 2]
 
 Each run has a folder under ``build/sweeps/``, named after a hash of what decides it: the lesson, all of its
-parameters, the code behind its numbers (`lab.experiments.provenance`), and where its results go. A folder that holds the outcome
-of a run that passed is finished; the rest is what is left. An outcome is one small file that is whole or absent, so
+parameters, the code behind its numbers (`lab.experiments.provenance`), and where its results go. A folder that holds
+the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file that is whole or absent, so
 a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
 driver had begun they bring to its end). Two drivers on one sweep do some of the work twice, and no harm.
 """

@@ -7,7 +7,7 @@ import torch
 
 from survey_lib.core import schedules
 from survey_lib.core.exact import GaussianLaw
-from survey_lib.design.discrete import along, bound_terms, learned_path
+from survey_lib.process.training import bound_terms, min_variance_path, schedule_path
 
 CLEAN, NOISY = 3.0, -3.0
 COSINE = schedules.vp_cosine()
@@ -23,15 +23,15 @@ def _terms(path, seed=0, count=12_000):
 
 def _learned():
     x0 = LAW.sample(6000, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    return learned_path(
+    return min_variance_path(
         LAW.denoiser(COSINE), COSINE, x0, CLEAN, NOISY, knots=24, generator=torch.Generator().manual_seed(6)
     )
 
 
 PATHS = {
-    "linear": along(schedules.vp_linear(beta_max=40.0), CLEAN, NOISY),
-    "cosine": along(COSINE, CLEAN, NOISY),
-    "rectified": along(schedules.rectified(), CLEAN, NOISY),
+    "linear": schedule_path(schedules.vp_linear(beta_max=40.0), CLEAN, NOISY),
+    "cosine": schedule_path(COSINE, CLEAN, NOISY),
+    "rectified": schedule_path(schedules.rectified(), CLEAN, NOISY),
     "learned": _learned(),
 }
 
@@ -40,12 +40,12 @@ PATHS = {
 def test_every_path_has_the_ends_asked_for_and_tells_its_own_slope(name):
     path = PATHS[name]
     u = torch.linspace(0, 1, 20_001, dtype=torch.float64)
-    lam, fall = path(u)
+    lam, abs_dlam_du = path(u)
     torch.testing.assert_close(lam[[0, -1]], torch.tensor([CLEAN, NOISY], dtype=torch.float64))
     assert (lam.diff() < 0).all()
-    torch.testing.assert_close(torch.trapezoid(fall, u).item(), CLEAN - NOISY, rtol=1e-3, atol=0)
+    torch.testing.assert_close(torch.trapezoid(abs_dlam_du, u).item(), CLEAN - NOISY, rtol=1e-3, atol=0)
     middle = slice(1000, -1000)  # finite differences are no match for the ends
-    near = (-lam.diff() * 20_000 - fall[1:]).abs() / fall[1:]
+    near = (-lam.diff() * 20_000 - abs_dlam_du[1:]).abs() / abs_dlam_du[1:]
     assert near[middle].quantile(0.99) < 0.02
 
 
@@ -64,4 +64,4 @@ def test_the_learned_path_scatters_least():
 
 def test_a_path_that_does_not_fall_is_refused():
     with pytest.raises(ValueError, match="falls from a clean lam to a noisy one"):
-        along(COSINE, NOISY, CLEAN)
+        schedule_path(COSINE, NOISY, CLEAN)

@@ -7,7 +7,7 @@ import torch
 
 from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
-from survey_lib.design.guidance import ExactLabels, guided_error, ways
+from survey_lib.design.guidance import ExactLabels, guidance_methods, guided_error
 from survey_lib.lab.evaluation.cost import CountCalls
 
 SCHEDULE = vp_cosine()
@@ -30,7 +30,7 @@ EVALUATIONS = {
 
 
 def every(interval: tuple[float, float] = (0.5, 2.0), clean=lambda x_t, t, y: LABELS.log_prob(x_t, 0.01, y)):
-    return ways(SCHEDULE, LABELS, clean, -1, interval)
+    return guidance_methods(SCHEDULE, LABELS, clean, -1, interval)
 
 
 def answer(name: str, scale: float, **options):

@@ -19,7 +19,7 @@ from survey_lib.core.schedules import Schedule
 Path = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def along(schedule: Schedule, clean: float, noisy: float) -> Path:
+def schedule_path(schedule: Schedule, clean: float, noisy: float) -> Path:
     """The path that is even in a schedule's own time, from ``lam = clean`` down to ``noisy``."""
     ends = torch.tensor([clean, noisy], dtype=torch.float64)
     if not (torch.isfinite(ends).all() and clean > noisy):
@@ -28,8 +28,8 @@ def along(schedule: Schedule, clean: float, noisy: float) -> Path:
 
     def path(u: Tensor) -> tuple[Tensor, Tensor]:
         t = first + (last - first) * u
-        fall = schedule.drift_diffusion(t)[1] / (2 * schedule.scales(t)[1] ** 2)  # g^2 / (2 sigma^2) = -d lam / d t
-        return schedule.lam(t), (last - first) * fall
+        abs_dlam_dt = schedule.drift_diffusion(t)[1] / (2 * schedule.scales(t)[1] ** 2)  # g^2 / (2 sigma^2)
+        return schedule.lam(t), (last - first) * abs_dlam_dt
 
     return path
 
@@ -42,12 +42,12 @@ def bound_terms(
     ``denoiser`` is one of ``schedule``, which need not be the path's. Times are stratified over the batch, so that the
     mean errs less than the terms scatter.
     """
-    lam, fall = path(stratified_times(len(x0), generator=generator))
+    lam, abs_dlam_du = path(stratified_times(len(x0), generator=generator))
     terms = bound_integrand(denoiser, schedule, x0, lam, generator=generator)
-    return nats_to_bits_per_dim(fall.to(terms) * terms, x0)
+    return nats_to_bits_per_dim(abs_dlam_du.to(terms) * terms, x0)
 
 
-def learned_path(
+def min_variance_path(
     denoiser: Denoiser,
     schedule: Schedule,
     x0: Tensor,

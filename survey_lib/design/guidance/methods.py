@@ -1,4 +1,4 @@
-"""The ways of guiding that the course compares, by name: each a recipe from networks and a scale to a denoiser."""
+"""Guidance methods by name: each makes a denoiser from networks and a scale."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from survey_lib.design.guidance.wrappers import (
 )
 
 Nets = Callable[[str], Denoiser]  #: gives the network of a role: "base", "conditional" or "weak"
-Way = Callable[[Nets, float], Denoiser]
+GuidanceMethod = Callable[[Nets, float], Denoiser]
 
 
-def ways(
+def guidance_methods(
     schedule: Schedule,
     labels: Any,
     clean: Callable[[Tensor, Tensor | float, Any], Tensor],
     null: int,
     interval: tuple[float, float],
-) -> dict[str, Way]:
-    """All ways, ``ways[name](net, scale)``: those of labels guide "conditional", those of classifiers "base".
+) -> dict[str, GuidanceMethod]:
+    """Every guidance method by name, called as ``methods[name](net, scale)``.
 
-    ``labels`` knows the labels of noisy data (a `LabelPosterior`), ``clean`` is the ``log_prob`` of a classifier that
-    does not. At scale 1 classifier-free guidance is the conditional network, at scale 0 a classifier guides nothing.
+    Classifier-free methods guide the "conditional" network, classifiers the "base" network. ``labels`` is a
+    `LabelPosterior` of noisy data, ``clean`` the ``log_prob`` of a classifier of clean data. At scale 1 classifier-free
+    guidance is the conditional network itself; at scale 0 classifier guidance is the base network itself.
     """
 
     def free(net: Nets, scale: float) -> Any:

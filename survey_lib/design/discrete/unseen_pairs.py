@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def strangers(tokens: Tensor, library: Tensor, shape: tuple[int, int]) -> float:
+def unseen_pair_rate(tokens: Tensor, library: Tensor, shape: tuple[int, int]) -> float:
     """The share of neighbours in ``tokens`` (B, h w) that never stand so in ``library`` (N, h w), from 0 to 1.
 
     Neighbours are pairs side by side and pairs one above the other, counted apart; ``shape`` is (h, w). Real pictures
