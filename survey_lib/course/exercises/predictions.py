@@ -16,6 +16,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import ipywidgets
@@ -120,7 +121,7 @@ def predict(
     """
     choices = tuple(choices)
     if choices and all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in choices):
-        if any(low >= high for low, high in zip(choices, choices[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(choices)):
             raise ValueError(f"the bounds of {key!r} rise; got {', '.join(map(str, choices))}")
         made = Prediction(key, question, _ranges(choices), choices)
     else:
@@ -154,7 +155,7 @@ def _told(prediction: Prediction, measured: str | float | None) -> str:
 
 def _ranges(bounds: Sequence[float]) -> tuple[str, ...]:
     names = [f"{bound:g}" for bound in bounds]
-    between = (f"{low} to {high}" for low, high in zip(names, names[1:], strict=False))
+    between = (f"{low} to {high}" for low, high in pairwise(names))
     return (f"less than {names[0]}", *between, f"{names[-1]} or more")
 
 
