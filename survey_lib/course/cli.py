@@ -90,19 +90,18 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     data/sweeps). What is finished is not done again, so a sweep that was stopped goes on where it was. A run that
     fails stops no other; it is listed with its notebook, and the exit code is 1."""
     from survey_lib.course.sweeps import sweep
-    from survey_lib.lab.experiments import results
+    from survey_lib.lab.experiments import store
 
     planned = sweep.read(file)
-    where = out.absolute() / "results" if shipped else results.destination()
+    where = out.absolute() / "results" if shipped else store.destination()
     options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
     options |= {"cell_seconds": timeout} if timeout else {}
     found = _sweep(planned, out, options)
     if shipped:
-        results.ship(where)
+        store.ship(where)
     failed = [one for one in found if one.error]
-    click.echo(
-        f"\n{len(found) - len(failed)} of {len(found)} runs passed; their results are in {_near(results.shipped() if shipped else where)}"
-    )
+    kept = _near(store.shipped() if shipped else where)
+    click.echo(f"\n{len(found) - len(failed)} of {len(found)} runs passed; their results are in {kept}")
     for one in failed:
         where = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
         click.echo(f"failed: {one.label}: {one.error}{where}")
@@ -153,8 +152,7 @@ def results(experiment, dataset) -> None:
     """Show what was measured, and what is older than its code.
 
     All experiments, those of a lesson (10), or one EXPERIMENT (10.sweep)."""
-    from survey_lib.lab.experiments import Results
-    from survey_lib.lab.experiments import results as store
+    from survey_lib.lab.experiments import Results, store
 
     shown, old = 0, 0
     for name in store.select(experiment):
@@ -174,9 +172,9 @@ def ship(folder) -> None:
     """For authors: fold local results into the tables that come with the course.
 
     Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
-    from survey_lib.lab.experiments import results
+    from survey_lib.lab.experiments import store
 
-    changed = results.ship(folder)
+    changed = store.ship(folder)
     click.echo(f"shipped: {', '.join(changed) or 'nothing new'}")
 
 
@@ -213,7 +211,7 @@ def outputs(lesson, only_readme) -> None:
     from survey_lib.course import claims
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
-    from survey_lib.lab.experiments import results
+    from survey_lib.lab.experiments import store
 
     out, readme = HOME / "build", HOME / "README.md"
     if not only_readme:
@@ -221,10 +219,10 @@ def outputs(lesson, only_readme) -> None:
         chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
         with _results_to(out / "results"):
             outcomes = _run(chosen, {"profile": "cpu"}, out, None)
-        results.ship(out / "results")
+        store.ship(out / "results")
         for one, outcome in zip(chosen, outcomes, strict=True):
             committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    ledger = claims.ledger(table=results.load(folder=results.shipped()))
+    ledger = claims.ledger(table=store.load(folder=store.shipped()))
     write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
 
 

@@ -48,7 +48,7 @@ from survey_lib.lab.data import load
 from survey_lib.lab.evaluation import metrics
 from survey_lib.lab.evaluation.cost import CountCalls, Ratio
 from survey_lib.lab.evaluation.speed import fast
-from survey_lib.lab.experiments import results
+from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
 from survey_lib.lab.training import checkpoints
 from survey_lib.process import scheduling
@@ -261,7 +261,7 @@ def _report(subject: Subject, evaluations: int, times: Tensor, scores: dict[int,
         rows.append({"sampler": row[0].name, "FD": values["fd"], "error": values["error"]})
         for seed, score in zip(scores, row, strict=True):
             run = replace(runtime.start("benchmarks", seed=seed), dataset=subject.dataset)
-            results.save("bench.sampling", run, {"sampler": score.name, "nfe": evaluations},
+            store.save("bench.sampling", run, {"sampler": score.name, "nfe": evaluations},
                          quality={"fd": score.fd, "error": score.error}, evaluations=evaluations,
                          images=subject.sizes.count)  # fmt: skip
     ends = rows[:3] + sorted(rows[3:], key=lambda row: row["FD"])

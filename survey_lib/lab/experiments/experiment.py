@@ -5,8 +5,6 @@
     steps = Experiment("25.samplers", product(sampler=SOLVERS, nfe=(5, 10, 20)), measured)
     rows = steps(run, measure=measure)
     plots.error_against_evaluations(rows.curves("sampler", "evaluations", "fd"))
-
-`Results` is a table whose numbers are means over seeds, with the lowest and the highest beside each mean.
 """
 
 from __future__ import annotations
@@ -15,30 +13,16 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from survey_lib.lab.evaluation.evaluator import Measurement
-from survey_lib.lab.experiments import results
+from survey_lib.lab.experiments import store
+from survey_lib.lab.experiments.results import Results
 from survey_lib.lab.runtime import Run
 
-if TYPE_CHECKING:
-    import pandas
-
-    from survey_lib.lab.plots.tables import Table
-
 Setting = Mapping[str, str | int | float]
-
-#: Names and factors with which common columns are shown.
-SHOWN = {
-    "fd": ("FD", 1),
-    "fd_held_out": ("FD, held-out features", 1),
-    "evaluations": ("NFE", 1),
-    "macs": ("GMACs", 1e-9),
-    "core_seconds": ("core-s per 1000", 1000),
-}
 
 
 def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -92,170 +76,7 @@ class Experiment:
 
     def _keep(self, run: Run, setting: Setting, found: Measurement | Mapping[str, float]) -> None:
         found = found.numbers() if isinstance(found, Measurement) else dict(found)
-        about = {name: found.pop(name) for name in ("images", *results.COST) if name in found}
+        about = {name: found.pop(name) for name in ("images", *store.COST) if name in found}
         where = replace(run, dataset=self.dataset or run.dataset, seed=setting.get("seed", run.seed))
         kept = {name: value for name, value in setting.items() if name != "seed"}
-        results.save(self.name, where, kept, quality=found, **about)
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """Results of one experiment on one data set, a row for each combination of settings.
-
-    In ``frame`` numbers are means over seeds; ``NAME_low`` and ``NAME_high`` stand beside each, and ``seeds`` counts.
-    ``missing`` is the sentence that is shown in place of figures and tables of no rows.
-    """
-
-    frame: pandas.DataFrame
-    settings: tuple[str, ...]
-    numbers: tuple[str, ...]
-    missing: str = "There are no results."
-
-    @classmethod
-    def of(cls, experiment: str, dataset: str, *, missing: str = "There are no results yet.") -> Results:
-        """The results on record. Rows of different profile or N are never averaged: the largest N stands.
-
-        Smoke runs count only where there is nothing else.
-        """
-        import pandas
-
-        rows = [row for row in results.rows(experiment) if row["dataset"] == dataset]
-        rows = [row for row in rows if row["run"]["profile"] != "smoke"] or rows
-        settings = tuple(dict.fromkeys(name for row in rows for name in row["settings"]))
-        quality = dict.fromkeys(name for row in rows for name in row["quality"])
-        costs = [name for name in results.COST if any(row[name] is not None for row in rows)]
-        frame = pandas.DataFrame([results.flat(row) for row in rows])
-        return cls(_averaged(frame, settings, (*costs, *quality)), settings, (*costs, *quality), missing)
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    @cached_property
-    def note(self) -> str:
-        """A note on rows that are older than their code; empty where none is."""
-        old = int((self.frame["stale"] != "").sum()) if len(self) else 0
-        return f"{old} of {len(self)} results are older than their code" if old else ""
-
-    def at(self, **settings: Any) -> Results:
-        """The rows with these settings; a collection of values means any of them."""
-        frame = self.frame
-        for name, value in settings.items():
-            wanted = value if isinstance(value, tuple | list | set | range) else (value,)
-            frame = frame[frame[name].isin(wanted)] if name in frame else frame.iloc[:0]
-        return replace(self, frame=frame)
-
-    def best(self, per: str, by: str) -> Results:
-        """For each value of the setting ``per`` the row in which the number ``by`` is smallest."""
-        if not len(self):
-            return self
-        return replace(self, frame=self.frame.loc[self.frame.groupby(per, sort=False)[by].idxmin()])
-
-    def value(self, number: str, **settings: Any) -> float:
-        """One number: its mean over the rows with these settings, NaN where there are none."""
-        frame = self.at(**settings).frame
-        return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
-
-    def curves(self, name: str, x: str, y: str) -> Series:
-        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it."""
-        made = {}
-        for label, rows in self.frame.dropna(subset=[x, y]).groupby(name, sort=False) if len(self) else ():
-            rows = rows.sort_values(x)
-            made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
-        return Series(made, self)
-
-    def points(self, *names: str, x: str, y: str) -> Series:
-        """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
-        made = {}
-        for row in self.frame.dropna(subset=[x, y]).to_dict("records") if len(self) else ():
-            made[" ".join(_plain(row[name]) for name in names)] = (row[x], row[y], row[f"{y}_low"], row[f"{y}_high"])
-        return Series(made, self)
-
-    def bars(self, *names: str, y: str) -> Series:
-        """``{label: (y, low, high)}`` for each row, labelled by the settings ``names``."""
-        return Series({label: point[1:] for label, point in self.points(*names, x=y, y=y).items()}, self)
-
-    def table(self, *columns: str, caption: str = "", names: Mapping[str, str] | None = None) -> Table | Missing:
-        """A table of some columns, or of all; numbers as mean (lowest to highest) over the seeds.
-
-        names: titles of columns, beside those in `SHOWN`. The caption says how many seeds, which N and which floor.
-        """
-        from survey_lib.lab.plots.tables import table
-
-        if not len(self):
-            return Missing(self.missing)
-        titles = {name: title for name, (title, _) in SHOWN.items()} | dict(names or {})
-        columns = columns or (*self.settings, *(name for name in self.numbers if self.frame[name].notna().any()))
-        rows = [
-            {titles.get(name, name): _shown(row, name) for name in columns} for row in self.frame.to_dict("records")
-        ]
-        return table(rows, caption="; ".join(filter(None, (caption, self._about(), self.note))))
-
-    def _about(self) -> str:
-        frame = self.frame
-        parts = [f"{frame['dataset'].iloc[0]}, mean (lowest to highest) of {_span(frame['seeds'])} seeds"]
-        if frame["images"].notna().any():
-            parts.append(f"{_span(frame['images'].dropna())} images")
-        if "floor" in frame and frame["floor"].notna().any():
-            parts.append(f"floor of FD {frame['floor'].mean():.3g}")
-        return "; ".join(parts)
-
-
-class Series(dict):
-    """Named series of numbers for a figure.
-
-    ``stand_in`` is shown in place of a figure of no results, ``note`` below a figure of results older than their code.
-    """
-
-    def __init__(self, values: Mapping[str, tuple], of: Results):
-        super().__init__(values)
-        self.stand_in, self.note = Missing(of.missing), of.note
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A sentence in place of a figure or table that has no results to show."""
-
-    sentence: str
-
-    def __repr__(self) -> str:
-        return self.sentence
-
-
-def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence[str]) -> pandas.DataFrame:
-    """Means, lowest and highest over seeds, within one profile and the largest N of each combination of settings."""
-    if rows.empty:
-        return rows
-    keys = list(settings) or ["dataset"]
-    if rows["images"].notna().any():
-        largest = rows.groupby(keys, dropna=False)["images"].transform("max")
-        rows = rows[rows["images"].isna() | (rows["images"] == largest)]
-    profile = rows.groupby(keys, dropna=False)["profile"].transform(lambda one: one.value_counts().idxmax())
-    rows = rows[rows["profile"] == profile]
-    groups = rows.groupby(keys, dropna=False, sort=False)
-    found = groups[list(numbers)].mean()
-    found[[f"{name}_low" for name in numbers]] = groups[list(numbers)].min()
-    found[[f"{name}_high" for name in numbers]] = groups[list(numbers)].max()
-    found["seeds"], found["images"] = groups["seed"].nunique(), groups["images"].first()
-    found["stale"] = groups["stale"].agg(
-        lambda notes: ", ".join(sorted({part for note in notes for part in note.split(", ") if part}))
-    )
-    found = found.reset_index()
-    return found.assign(dataset=rows["dataset"].iloc[0])
-
-
-def _shown(row: Mapping[str, Any], name: str) -> Any:
-    """A setting as it is; a number as (mean, low, high) where seeds differ."""
-    if f"{name}_low" not in row:
-        return row[name]
-    factor = SHOWN.get(name, ("", 1))[1]
-    mean, low, high = (row[part] * factor for part in (name, f"{name}_low", f"{name}_high"))
-    return mean if low == high or mean != mean else (mean, low, high)
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _span(counts: pandas.Series) -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low}" if low == high else f"{low} to {high}"
+        store.save(self.name, where, kept, quality=found, **about)

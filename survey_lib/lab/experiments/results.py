@@ -1,321 +1,216 @@
-"""The store of measurements: one CSV an experiment for those that come with the course, one JSON file each for others.
-
-::
-
-    save("01.steps", run, {"steps": 20}, quality={"fd": 3.1}, images=2000, evaluations=20)
-    rows = load("01.steps")
-
-``data/results/EXPERIMENT.csv`` holds the shipped rows, in the columns
-
-    dataset, seed, images, <settings>, evaluations, macs, core_seconds, <quality>, run
-
-where ``images`` is the N behind the quality numbers, costs are those of one image, and ``run`` is a key of
-``runs.csv``: lesson, profile, device, date, versions, and the fingerprint of the code (`provenance`). What this machine
-measures goes to ``data/results/local/``, or to the folder that SURVEY_RESULTS names, one file a measurement, written
-atomically. A local row replaces the shipped row of the same data set, seed, N, settings and profile. `ship` folds local
-files into the CSVs.
-"""
+"""Results of an experiment: means over seeds, with the lowest and the highest beside each mean."""
 
 from __future__ import annotations
 
-import csv
-import glob
-import hashlib
-import io
-import json
-import math
-import os
-import platform
-import re
-import warnings
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import survey_lib
-from survey_lib.lab import runtime
-from survey_lib.lab.experiments import provenance
+from survey_lib.lab.experiments import store
 
 if TYPE_CHECKING:
     import pandas
 
-ROW = ("dataset", "seed", "images")
-COST = ("evaluations", "macs", "core_seconds")
-RUN = ("run", "lesson", "profile", "device", "date", "python", "torch", "survey_lib", "code")
-_RESERVED = {*ROW, *COST, *RUN, "experiment", "stale"}
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
+    from survey_lib.lab.plots.tables import Table
+
+#: Names and factors with which common columns are shown.
+SHOWN = {
+    "fd": ("FD", 1),
+    "fd_held_out": ("FD, held-out features", 1),
+    "evaluations": ("NFE", 1),
+    "macs": ("GMACs", 1e-9),
+    "core_seconds": ("core-s per 1000", 1000),
+}
 
 
-def shipped() -> Path:
-    """The folder of the results that come with the course."""
-    return runtime.HOME / "data" / "results"
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Results of one experiment on one data set, a row for each combination of settings.
 
-
-def destination() -> Path:
-    """The folder of new results: the environment's ``SURVEY_RESULTS``, else ``data/results/local``.
-
-    A relative path counts from the course's folder, wherever a kernel runs.
+    In ``frame`` numbers are means over seeds; ``NAME_low`` and ``NAME_high`` stand beside each, and ``seeds`` counts.
+    ``missing`` is the sentence that is shown in place of figures and tables of no rows.
     """
-    named = os.environ.get("SURVEY_RESULTS")
-    return runtime.HOME / Path(named).expanduser() if named else shipped() / "local"
 
+    frame: pandas.DataFrame
+    settings: tuple[str, ...]
+    numbers: tuple[str, ...]
+    missing: str = "There are no results."
 
-def save(
-    experiment: str,
-    run: runtime.Run,
-    settings: Mapping[str, str | int | float | bool],
-    *,
-    quality: Mapping[str, float],
-    images: int | None = None,
-    evaluations: float | None = None,
-    macs: float | None = None,
-    core_seconds: float | None = None,
-    folder: Path | None = None,
-) -> Path:
-    """Write one measurement and return its path; measuring again replaces the file.
+    @classmethod
+    def of(cls, experiment: str, dataset: str, *, missing: str = "There are no results yet.") -> Results:
+        """The results on record. Rows of different profile or N are never averaged: the largest N stands.
 
-    settings: what distinguishes the measurement from others of its experiment, as ``{"sampler": "DDIM", "nfe": 20}``.
-    quality: the numbers found. images: the N behind them. evaluations, macs, core_seconds: the cost of one image.
-    Raises ValueError for a name that is used twice or a number that is not finite, TypeError for other values.
-    """
-    if not re.fullmatch(r"[\w.-]+", experiment):
-        raise ValueError(f"an experiment's name is made of letters, digits, dots and dashes; got {experiment!r}")
-    settings, quality = dict(settings), dict(quality)
-    if clash := (set(settings) & set(quality)) | (_RESERVED & (set(settings) | set(quality))):
-        raise ValueError(f"these names stand for two things in one result: {', '.join(sorted(clash))}")
-    for name, value in settings.items():
-        if not isinstance(value, str | int | float):
-            raise TypeError(f"the setting {name} is {value!r}; a text, a number or a bool is accepted")
-        if isinstance(value, str) and _value(value) != value:
-            raise ValueError(f'the setting {name} is the text "{value}"; give a number or a bool as itself')
-    cost = {"evaluations": evaluations, "macs": macs, "core_seconds": core_seconds}
-    row = {
-        "experiment": experiment,
-        "dataset": run.dataset,
-        "seed": run.seed,
-        "images": images,
-        "settings": settings,
-        **{name: None if value is None else _number(name, value) for name, value in cost.items()},
-        "quality": {name: _number(name, value) for name, value in quality.items()},
-        "run": _circumstances(experiment, run),
-    }
-    path = (folder or destination()) / experiment / _file_name(row)
-    runtime.write_atomically(path, (json.dumps(row, indent=1, allow_nan=False) + "\n").encode())
-    return path
+        Smoke runs count only where there is nothing else.
+        """
+        import pandas
 
+        rows = [row for row in store.rows(experiment) if row["dataset"] == dataset]
+        rows = [row for row in rows if row["run"]["profile"] != "smoke"] or rows
+        settings = tuple(dict.fromkeys(name for row in rows for name in row["settings"]))
+        quality = dict.fromkeys(name for row in rows for name in row["quality"])
+        costs = [name for name in store.COST if any(row[name] is not None for row in rows)]
+        frame = pandas.DataFrame([store.flat(row) for row in rows])
+        return cls(_averaged(frame, settings, (*costs, *quality)), settings, (*costs, *quality), missing)
 
-def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas.DataFrame:
-    """All measurements, or those of one experiment, a row each.
+    def __len__(self) -> int:
+        return len(self.frame)
 
-    Columns: ``experiment``, those of the CSVs, those of ``runs.csv``, and ``stale``: what has changed since the
-    measurement ("library, cells"), empty for nothing. An empty table has the columns that every result has.
-    """
-    import pandas
+    @cached_property
+    def note(self) -> str:
+        """A note on rows that are older than their code; empty where none is."""
+        old = int((self.frame["stale"] != "").sum()) if len(self) else 0
+        return f"{old} of {len(self)} results are older than their code" if old else ""
 
-    found = [flat(row) for row in rows(experiment, folder=folder)]
-    columns = ["experiment", *ROW, *COST, *RUN[1:], "stale"]
-    return pandas.DataFrame(found) if found else pandas.DataFrame(columns=columns)
+    def at(self, **columns: Any) -> Results:
+        """The rows in which these columns have the value given, one of several values, or one that a function accepts.
 
+        ``rows.at(sampler=("DDIM", "2M"), nfe=10)``, ``rows.at(fd=lambda fd: fd < 5)``.
+        """
+        frame = self.frame
+        for name, wanted in columns.items():
+            if name not in frame:
+                return replace(self, frame=frame.iloc[:0])
+            several = isinstance(wanted, tuple | list | set | range)
+            frame = frame[
+                wanted(frame[name]) if callable(wanted) else frame[name].isin(wanted if several else [wanted])
+            ]
+        return replace(self, frame=frame)
 
-def rows(experiment: str | None = None, *, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The measurements as mappings, with ``settings``, ``quality`` and ``run`` apart; local ones replace shipped ones.
+    def sort(self, *columns: str) -> Results:
+        """The rows in rising order of some columns."""
+        return replace(self, frame=self.frame.sort_values(list(columns))) if len(self) else self
 
-    ``folder`` holds the local files, by default `destination`. A damaged local file is left out with a warning; a
-    damaged CSV raises ValueError.
-    """
-    both = (*_read_shipped(experiment), *_read_local(folder or destination(), experiment))
-    return list({_key(row): row for row in both}.values())
+    def best(self, per: str, by: str) -> Results:
+        """The row with the smallest number ``by`` for each value of the setting ``per``."""
+        if not len(self):
+            return self
+        frame = self.frame.dropna(subset=[by])
+        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()])
 
+    def front(self, x: str, y: str) -> Results:
+        """The rows that no other row beats in both numbers: the Pareto front, smaller being better."""
+        if not len(self):
+            return self
+        frame = self.frame.dropna(subset=[x, y]).sort_values([x, y])
+        return replace(self, frame=frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))])
 
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One of `rows` as a single mapping, with ``stale`` added."""
-    named = {name: row[name] for name in ("experiment", *ROW)} | row["settings"]
-    named |= {name: row[name] for name in COST} | row["quality"] | row["run"]
-    return named | {"stale": stale(named)}
+    def first(self, setting: str, by: str) -> Any:
+        """The setting's value in the row with the smallest number ``by``; None where there are no rows."""
+        rows = self.sort(by)
+        return rows.frame[setting].iloc[0] if len(rows) else None
 
+    def listed(self, *columns: str) -> str:
+        """The rows in words, as "2M 8, DDIM 15"."""
+        rows = (" ".join(_plain(row[name]) for name in columns) for row in self.frame.to_dict("records"))
+        return ", ".join(rows) or "none"
 
-def select(name: str | None = None) -> list[str]:
-    """The experiments with results: all, those of a lesson ("10"), or one ("10.sweep").
+    def value(self, number: str, **settings: Any) -> float:
+        """One number: its mean over the rows with these settings, NaN where there are none."""
+        frame = self.at(**settings).frame
+        return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
 
-    Raises ValueError with a name that is near, where there is none.
-    """
-    local = (path.parent.name for path in destination().glob("*/*.json"))
-    found = sorted({path.stem for path in shipped().glob("*.csv")} - {"runs"} | set(local))
-    if name is None:
-        return found
-    lesson = f"{name.zfill(2)[:2]}." if name[:1].isdigit() and "." not in name else name
-    if chosen := [one for one in found if one == name or one.startswith(lesson)]:
-        return chosen
-    raise ValueError(f'no results of "{name}"{runtime.suggest(name, found)}; there are {", ".join(found) or "none"}')
+    def curves(self, name: str, x: str, y: str) -> Series:
+        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it."""
+        made = {}
+        for label, rows in self.frame.dropna(subset=[x, y]).groupby(name, sort=False) if len(self) else ():
+            rows = rows.sort_values(x)
+            made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
+        return Series(made, self)
 
+    def points(self, *names: str, x: str, y: str) -> Series:
+        """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
+        made = {}
+        for row in self.frame.dropna(subset=[x, y]).to_dict("records") if len(self) else ():
+            made[" ".join(_plain(row[name]) for name in names)] = (row[x], row[y], row[f"{y}_low"], row[f"{y}_high"])
+        return Series(made, self)
 
-def stale(row: Mapping[str, Any]) -> str:
-    """What has changed since a measurement, as "library, cells"; empty where nothing has."""
-    now = provenance.fingerprint(row["lesson"], row["dataset"], row["experiment"])
-    return ", ".join(provenance.difference(row["code"], now))
+    def bars(self, *names: str, y: str) -> Series:
+        """``{label: (y, low, high)}`` for each row, labelled by the settings ``names``."""
+        return Series({label: point[1:] for label, point in self.points(*names, x=y, y=y).items()}, self)
 
+    def table(self, *columns: str, caption: str = "", names: Mapping[str, str] | None = None) -> Table | Missing:
+        """A table of some columns, or of all; numbers as mean (lowest to highest) over the seeds.
 
-def ship(folder: Path | None = None) -> list[str]:
-    """Fold the local results of a folder into the CSVs, for authors; returns the names of the experiments that changed.
+        names: titles of columns, beside those in `SHOWN`. The caption says how many seeds, which N and which floor.
+        """
+        from survey_lib.lab.plots.tables import table
 
-    Smoke runs stay behind. Of rows of the same key the newest stays. Each file is replaced whole, local files are
-    deleted after that, and doing it again changes nothing: a run that is stopped loses nothing.
-    """
-    local = [row for row in _read_local(folder or destination(), None) if row["run"]["profile"] != "smoke"]
-    changed = sorted({row["experiment"] for row in local})
-    kept = {}
-    for row in sorted((*_read_shipped(None), *local), key=lambda row: row["run"]["date"]):
-        kept[_key(row)] = row
-    runs = {_run_id(row["run"]): row["run"] for row in kept.values()}
-    lines = sorted([[key, *(run[name] for name in RUN[1:])] for key, run in runs.items()], key=lambda line: line[1:])
-    _write_csv(shipped() / "runs.csv", [RUN, *lines])
-    for name in sorted({row["experiment"] for row in kept.values()}):
-        _write_csv(shipped() / f"{name}.csv", _lines([row for row in kept.values() if row["experiment"] == name]))
-    for row in local:
-        Path(row["path"]).unlink(missing_ok=True)
-    return changed
-
-
-# ------------------------------------------------------------------ rows
-
-
-def _circumstances(experiment: str, run: runtime.Run) -> dict[str, str]:
-    import torch
-
-    cuda = run.device.startswith("cuda")
-    return {
-        "lesson": run.lesson,
-        "profile": run.profile,
-        "device": torch.cuda.get_device_name(run.device)
-        if cuda
-        else f"{run.device}, {torch.get_num_threads()} threads",
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "survey_lib": survey_lib.__version__,
-        "code": str(provenance.fingerprint(run.lesson, run.dataset, experiment)),
-    }
-
-
-def _key(row: Mapping[str, Any]) -> tuple:
-    settings = tuple(sorted((name, _text(value)) for name, value in row["settings"].items()))
-    return (row["experiment"], *(row[name] for name in ROW), row["run"]["profile"], settings)
-
-
-def _file_name(row: Mapping[str, Any]) -> str:
-    dataset = re.sub(r"[^\w.-]+", "-", Path(row["dataset"]).name)  # a folder of images gives its name
-    distinct = json.dumps([row["dataset"], row["images"], row["settings"]], sort_keys=True)
-    key = hashlib.sha256(distinct.encode()).hexdigest()[:10]
-    return f"{dataset}-{row['run']['profile']}-seed{row['seed']}-{key}.json"
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or (not isinstance(value, int | float) and not hasattr(value, "item")):
-        raise TypeError(f"{name} is {value!r}; a number is accepted")
-    if not math.isfinite(value := value if isinstance(value, int) else float(value)):
-        raise ValueError(f"{name} is {value}; a finite number is accepted")
-    return value
-
-
-# ------------------------------------------------------------------ local files
-
-
-def _read_local(folder: Path, experiment: str | None) -> list[dict[str, Any]]:
-    found = []
-    for path in sorted(folder.glob(f"{glob.escape(experiment) if experiment else '*'}/*.json")):
-        try:
-            row = json.loads(path.read_bytes())
-            flat(row)  # reads every part
-            found.append(row | {"path": str(path)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{path} is not a result and is left out ({what})", stacklevel=3)
-    return found
-
-
-# ------------------------------------------------------------------ shipped files
-
-
-def _read_shipped(experiment: str | None) -> list[dict[str, Any]]:
-    paths = sorted(shipped().glob("*.csv")) if experiment is None else [shipped() / f"{experiment}.csv"]
-    paths = [path for path in paths if path.stem != "runs" and path.exists()]
-    if not paths:
-        return []
-    runs = {line["run"]: {name: line[name] for name in RUN[1:]} for line in _read_csv(shipped() / "runs.csv")}
-    return [_row(path, line, runs) for path in paths for line in _read_csv(path)]
-
-
-def _row(path: Path, line: Mapping[str, str], runs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    try:
-        columns = list(line)
-        first, last = columns.index(COST[0]), columns.index(COST[-1])
-        own = {name: _value(text) for name, text in line.items()}
-        return {
-            "experiment": path.stem,
-            "dataset": line["dataset"],
-            "seed": int(line["seed"]),
-            **{name: own[name] for name in ("images", *COST)},
-            "settings": {name: own[name] for name in columns[len(ROW) : first] if line[name]},
-            "quality": {name: own[name] for name in columns[last + 1 : -1] if line[name]},
-            "run": runs[line["run"]],
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: a row has {error!r}; restore the file") from error
-
-
-def _lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows of one experiment with their header, in a fixed order."""
-    settings, quality = (
-        list(dict.fromkeys(name for row in rows for name in row[part])) for part in ("settings", "quality")
-    )
-    lines = [
-        [
-            *(_text(row[name]) for name in ROW),
-            *(_text(row["settings"].get(name)) for name in settings),
-            *(_text(row[name]) for name in COST),
-            *(_text(row["quality"].get(name)) for name in quality),
-            _run_id(row["run"]),
+        if not len(self):
+            return Missing(self.missing)
+        titles = {name: title for name, (title, _) in SHOWN.items()} | dict(names or {})
+        columns = columns or (*self.settings, *(name for name in self.numbers if self.frame[name].notna().any()))
+        rows = [
+            {titles.get(name, name): _shown(row, name) for name in columns} for row in self.frame.to_dict("records")
         ]
-        for row in rows
-    ]
-    return [[*ROW, *settings, *COST, *quality, "run"], *sorted(lines, key=lambda line: list(map(_order, line)))]
+        return table(rows, caption="; ".join(filter(None, (caption, self._about(), self.note))))
+
+    def _about(self) -> str:
+        frame = self.frame
+        parts = [f"{frame['dataset'].iloc[0]}, mean (lowest to highest) of {_span(frame['seeds'])} seeds"]
+        if frame["images"].notna().any():
+            parts.append(f"{_span(frame['images'].dropna())} images")
+        if "floor" in frame and frame["floor"].notna().any():
+            parts.append(f"floor of FD {frame['floor'].mean():.3g}")
+        return "; ".join(parts)
 
 
-def _run_id(run: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([run[name] for name in RUN[1:]]).encode()).hexdigest()[:6]
+class Series(dict):
+    """Named series of numbers for a figure.
+
+    ``stand_in`` is shown in place of a figure of no results, ``note`` below a figure of results older than their code.
+    """
+
+    def __init__(self, values: Mapping[str, tuple], of: Results):
+        super().__init__(values)
+        self.stand_in, self.note = Missing(of.missing), of.note
 
 
-def _value(text: str) -> Any:
-    """A cell as it was given: an int, a float, a bool, a text, or None for an empty cell."""
-    if text in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[text]
-    if not _NUMBER.fullmatch(text):
-        return text
-    return float(text) if set(text) & set(".e") else int(text)
+@dataclass(frozen=True)
+class Missing:
+    """A sentence in place of a figure or table that has no results to show."""
+
+    sentence: str
+
+    def __repr__(self) -> str:
+        return self.sentence
 
 
-def _text(value: Any) -> str:
-    """Six significant digits, and a point in every float: 1.0 stays a float."""
-    if isinstance(value, float):
-        text = f"{value:.6g}"
-        return text if set(text) & set(".e") else f"{text}.0"
-    return "" if value is None else str(value)
+def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence[str]) -> pandas.DataFrame:
+    """Means, lowest and highest over seeds, within one profile and the largest N of each combination of settings."""
+    if rows.empty:
+        return rows
+    keys = list(settings) or ["dataset"]
+    if rows["images"].notna().any():
+        largest = rows.groupby(keys, dropna=False)["images"].transform("max")
+        rows = rows[rows["images"].isna() | (rows["images"] == largest)]
+    profile = rows.groupby(keys, dropna=False)["profile"].transform(lambda one: one.value_counts().idxmax())
+    rows = rows[rows["profile"] == profile]
+    groups = rows.groupby(keys, dropna=False, sort=False)
+    found = groups[list(numbers)].mean()
+    found[[f"{name}_low" for name in numbers]] = groups[list(numbers)].min()
+    found[[f"{name}_high" for name in numbers]] = groups[list(numbers)].max()
+    found["seeds"], found["images"] = groups["seed"].nunique(), groups["images"].first()
+    found["stale"] = groups["stale"].agg(
+        lambda notes: ", ".join(sorted({part for note in notes for part in note.split(", ") if part}))
+    )
+    found = found.reset_index()
+    return found.assign(dataset=rows["dataset"].iloc[0])
 
 
-def _order(text: str) -> tuple[bool, float, str]:
-    return (False, float(text), "") if _NUMBER.fullmatch(text) else (True, 0.0, text)
+def _shown(row: Mapping[str, Any], name: str) -> Any:
+    """A setting as it is; a number as (mean, low, high) where seeds differ."""
+    if f"{name}_low" not in row:
+        return row[name]
+    factor = SHOWN.get(name, ("", 1))[1]
+    mean, low, high = (row[part] * factor for part in (name, f"{name}_low", f"{name}_high"))
+    return mean if low == high or mean != mean else (mean, low, high)
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); restore the file") from error
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    runtime.write_atomically(path, text.getvalue().encode())
+def _span(counts: pandas.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
