@@ -11,9 +11,9 @@ A sweep is a YAML file::
 
 Each run has a folder under ``build/sweeps/``, named after a hash of what decides it: the lesson, all of its
 parameters, the code behind its numbers (`lab.experiments.provenance`), and where its results go. A folder that holds
-the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file, whole or
-absent, so a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
-driver had begun they bring to its end). Two drivers on one sweep do some of the work twice, and no harm.
+the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file, whole or absent:
+a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
+driver had begun they bring to its end). Running two drivers on one sweep is safe; some runs are repeated.
 """
 
 from __future__ import annotations
