@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from survey_lib.lab.data import ImageSet, load
+from survey_lib.lab.data import load
+from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation import cost, metrics
 from survey_lib.lab.training import checkpoints
 
@@ -115,8 +116,7 @@ class Evaluator:
             "floor": self.floor["fd"],
         }
         if labels is not None:
-            named = metrics.classify(self.held_out_net, images)[0]
-            quality["accuracy"] = float((named == labels.cpu()).double().mean())
+            quality["accuracy"] = metrics.label_accuracy(self.held_out_net, images, labels)
         return quality
 
     def measure(
