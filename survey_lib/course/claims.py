@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from survey_lib.course.publishing.notebooks import CLAIMS
 from survey_lib.lab import runtime
 from survey_lib.lab.experiments import records
 from survey_lib.lab.plots.tables import Table, table
@@ -142,9 +141,8 @@ class Ledger:
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        handed = [{"claim": f"{one.claim.id} ({one.dataset})", "verdict": one.verdict} for one in self.verdicts]
         page = self.table.html if self.verdicts else f"<p>{self}</p>"
-        return {"text/html": page, "text/plain": str(self), CLAIMS: handed}
+        return {"text/html": page, "text/plain": str(self)}
 
 
 def load(path: Path | None = None) -> tuple[Claim, ...]:
