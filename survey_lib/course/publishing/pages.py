@@ -55,7 +55,7 @@ def write(destination: Path, home: Path = HOME) -> Path:
 def lesson_page(
     notebook: nbformat.NotebookNode,
     outcome: Outcome,
-    verdicts: Counter[str] = Counter(),  # noqa: B008  it is only read
+    verdicts: Counter[str] | None = None,
     neighbours: tuple[Outcome | None, Outcome | None] = (None, None),
     source: Path = HOME / "notebooks",
 ) -> str:
@@ -81,7 +81,7 @@ def lesson_page(
     return layout.page(
         outcome.title,
         f'{layout.bar(*neighbours)}<main class="lesson">'
-        f"<header>{title}{layout.status(outcome, verdicts)}</header>"
+        f"<header>{title}{layout.status(outcome, verdicts or Counter())}</header>"
         f"{_contents(body)}"
         f'<article id="text" tabindex="-1">{body}{layout.foot(outcome, *neighbours)}</article></main>',
     )
