@@ -104,10 +104,9 @@ def title(notebook: nbformat.NotebookNode) -> str:
 
 def summary(notebook: nbformat.NotebookNode) -> str:
     """The sentence under the first heading of a notebook, without marks; empty where other things follow."""
+    paragraph = re.compile(r"^#\s.+\n+([^\n|#<].*(?:\n[^\n|#<].*)*)")
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (
-            found := re.search(r"^#\s.+\n+([^\n|#<].*(?:\n[^\n|#<].*)*)", cell.source)
-        ):
+        if cell.cell_type == "markdown" and (found := paragraph.search(cell.source)):
             return plain(found[1].replace("\n", " "))
     return ""
 

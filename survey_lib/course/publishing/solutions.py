@@ -35,7 +35,7 @@ def split(source: str) -> list[Part]:
         else:
             parts[-1][1].append(line)
     if parts[-1][0] != TEXT:
-        raise ValueError(f"the {parts[-1][0]} of a cell have no end")
+        raise ValueError(f"the mark that ends the {parts[-1][0]} is missing")
     return [Part(kind, "\n".join(lines)) for kind, lines in parts if kind != TEXT or "".join(lines).strip()]
 
 
