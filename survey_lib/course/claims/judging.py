@@ -20,6 +20,7 @@ from scipy.special import stdtrit
 
 from survey_lib.course.claims.reading import BEST, NEAREST, Claim, load
 from survey_lib.lab import runtime
+from survey_lib.lab.experiments import store
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +97,9 @@ def verdicts(
     set without rows.
     """
     claims = load(lesson)
-    rows = _results(shipped) if table is None else table
+    rows = table
+    if rows is None:
+        rows = store.load(folder=store.shipped() if shipped else None)
     for claim in claims:
         _refuse_unknown(claim, rows)
     rows = rows[rows["profile"] != "smoke"]
@@ -168,17 +171,6 @@ def chance(found: Iterable[Verdict]) -> str:
 def _number(ratio: float) -> str:
     """Three decimals near 1, so that 0.998 and 1.003 are told apart; else three significant digits."""
     return f"{ratio:.3f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
-
-
-def _results(shipped: bool) -> pandas.DataFrame:
-    """Every row of the results, with ``images`` (the N behind its numbers) and ``stale``."""
-    from survey_lib.lab.experiments import records
-
-    rows = records.load(folder=records.shipped() if shipped else None)
-    if rows.empty:
-        return rows.assign(images=[], stale=[])
-    counts = rows.filter(like="samples_").max(axis=1)
-    return rows.assign(images=rows["images"].fillna(counts), stale=records.older(rows))
 
 
 def _refuse_unknown(claim: Claim, rows: pandas.DataFrame) -> None:
