@@ -93,10 +93,7 @@ def read(path: Path) -> Sweep:
 def plan(sweep: Sweep, destination: Path, folder: Path, **options: Any) -> dict[str, Job]:
     """A job for each run, by its label; results go to ``folder``. ``options`` are fields of `Job`."""
     home = sweep.lesson.path.parents[1]
-    named = {name: value for name, value in os.environ.items() if name.startswith("SURVEY_")}
-    if "SURVEY_DATA" in named:
-        named["SURVEY_DATA"] = str(Path(named["SURVEY_DATA"]).expanduser().absolute())
-    environment = named | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
+    environment = runtime.environment() | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
     jobs = {}
     for given in sweep.runs:
         label = ", ".join(f"{name} {given[name]}" for name in sweep.varied)
