@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from survey_lib.core.mmd import polynomial_kernel
 from survey_lib.core.protocols import normal
 from survey_lib.lab.data.images import check_scale, to_float, to_uint8
 from survey_lib.lab.evaluation.intervals import Interval, Metric, bootstrap, floor, shuffle
@@ -160,7 +161,7 @@ def _kernel_sums(real: Tensor, fake: Tensor, blocks: int) -> tuple[Tensor, Tenso
     member = nn.functional.one_hot(torch.arange(n) * blocks // n, blocks).double()  # (N, blocks)
 
     def sums(x: Tensor, y: Tensor) -> Tensor:
-        rows = [((chunk @ y.T / d + 1) ** 3) @ member for chunk in x.split(_ROWS)]
+        rows = [polynomial_kernel(chunk, y) @ member for chunk in x.split(_ROWS)]
         return member.T @ torch.cat(rows)
 
     def itself(x: Tensor) -> Tensor:
