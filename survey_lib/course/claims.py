@@ -7,7 +7,7 @@
     says = "DDIM (Song et al. 2021), table 1"
     sentence = "With few steps the deterministic sampler is better than the random one."
     experiment = "01.steps"          # whose records decide
-    quantity = "fd"                  # a column of `records.load`
+    quantity = "fd"                  # a column of `store.load`
     a = { eta = 0.0, steps = 10 }    # the rows compared: a against b, seed by seed
     b = { eta = 1.0, steps = 10 }
     comparison = "less"              # a less than b; or "greater"; or "ratio below", of a / b
@@ -30,7 +30,7 @@ import numpy as np
 
 from survey_lib.course.publishing.notebooks import CLAIMS
 from survey_lib.lab import runtime
-from survey_lib.lab.experiments import records
+from survey_lib.lab.experiments import store
 from survey_lib.lab.plots.tables import Table, table
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def verdicts(
     Records of smoke runs are too small to decide and are left out.
     """
     claims = load() if claims is None else claims
-    rows = records.load() if table is None else table
+    rows = store.load() if table is None else table
     rows = rows[rows["profile"] != "smoke"]
     found = []
     for claim in claims:
