@@ -226,5 +226,7 @@ def _show(value: Any) -> str:
 
 def _accepted(kind: type, value: Any) -> str:
     if kind is bool and isinstance(value, str):
-        return "every non-empty string is true in Python, so only True or False is accepted (papermill: -p NAME True)"
+        return (
+            "Python takes every non-empty string for true, so only True or False is accepted (papermill: -p NAME True)"
+        )
     return f"{_TYPE_NAMES.get(kind, kind.__name__)} is accepted"
