@@ -304,14 +304,14 @@ def _run(chosen, given, out: Path, timeout):
     """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
     from tqdm import tqdm
 
-    from survey_lib.course.publishing import pages, runner
+    from survey_lib.course.publishing import index, layout, pages, runner
 
     done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
     bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
 
-    def on_cell(lesson, index, cells, heading) -> None:
-        bar.n = done + index
-        bar.set_description_str(f"{lesson.name}, cell {index + 1} of {cells}: {heading}"[:90])
+    def on_cell(lesson, at, cells, heading) -> None:
+        bar.n = done + at
+        bar.set_description_str(f"{lesson.name}, cell {at + 1} of {cells}: {heading}"[:90])
 
     def on_done(outcome) -> None:
         nonlocal done
@@ -322,7 +322,7 @@ def _run(chosen, given, out: Path, timeout):
 
     with bar:
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{pages.summary(outcomes)}\n\nRead them: {pages.write(out)}")
+    click.echo(f"\n{index.summary(outcomes, layout.verdict_counts())}\n\nRead them: {pages.write(out)}")
     return outcomes
 
 

@@ -17,9 +17,6 @@ from survey_lib.lab import runtime
 if TYPE_CHECKING:
     import nbformat
 
-#: A lesson says which claims it settled in an output of this type: ``[{"claim": …, "verdict": …}, …]``.
-CLAIMS = "application/vnd.survey.claims+json"
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -117,6 +114,15 @@ def title(notebook: nbformat.NotebookNode) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
             return re.sub(r"^(?:Lesson\s+)?\d\d\W+", "", plain(heading[1]))
+    return ""
+
+
+def summary(notebook: nbformat.NotebookNode) -> str:
+    """The sentence under the first heading of a notebook, without marks; empty where other things follow."""
+    paragraph = re.compile(r"^#\s.+\n+([^\n|#<].*(?:\n[^\n|#<].*)*)")
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := paragraph.search(cell.source)):
+            return plain(found[1].replace("\n", " "))
     return ""
 
 
