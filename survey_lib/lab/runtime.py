@@ -151,7 +151,7 @@ def environment() -> dict[str, str]:
 def check_device(device: Any, *, asked: str | None = None) -> str:
     """Return "cpu" or an available GPU, as in "cuda:1"; "auto" is a GPU where there is one.
 
-    ``asked`` names in an error what asked for the device. Raises ValueError for an unknown device and RuntimeError for
+    ``asked`` names the parameter at fault in an error. Raises ValueError for an unknown device and RuntimeError for
     a GPU that is not available.
     """
     device = require("device", device, str)

@@ -148,7 +148,7 @@ def _level_row(model: Callable, loss: Callable, kind: type[Recipe] = Recipe, **n
     return Training(data=_levels, model=model, loss=loss, recipe=recipe, score=_levels_score)
 
 
-#: What lesson 11 compares over seeds by `recipes.fit`, at most two minutes of one core each: the chains of D3PM (one
+#: The kinds that lesson 11 compares over seeds by `recipes.fit`, two minutes of one core each: chains of D3PM (one
 #: without its auxiliary loss), bits with and without self-conditioning, and levels as numbers.
 LEVELS: Mapping[str, Training] = {
     "uniform": _level_row(partial(_chain, "uniform"), _hybrid, ChainRecipe),

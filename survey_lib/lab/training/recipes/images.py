@@ -119,7 +119,7 @@ def _denoiser(recipe: Recipe, fraction: int = 1, **net: object) -> Training:
 
 
 def _targets(images: ImageSet) -> dict[str, Tensor]:
-    """What a classifier names, a head each: the label, and the face where images have one."""
+    """Targets of a classifier, a head each: the label, and the face if images have one."""
     return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
 
 

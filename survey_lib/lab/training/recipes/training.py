@@ -1,4 +1,4 @@
-"""One row of the table of trainings, and the pieces that rows share."""
+"""`Training`, a row of the table of trainings, and the functions that rows share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT = 2000  # images behind the scores in a manifest
 
 @dataclass(frozen=True)
 class Training:
-    """How the checkpoints of one role are made, a data set each."""
+    """A row of the table: the training of the checkpoints of one role, on any data set."""
 
     data: Callable[[str, Path | None], Data]  # of a data set's name and the folder of checkpoints that it builds on
     model: Callable[[Data], nn.Module]  # untrained; torch's global seed is that of the recipe
