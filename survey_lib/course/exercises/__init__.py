@@ -18,10 +18,11 @@ from typing import Any
 from survey_lib.course import lessons
 from survey_lib.course.exercises import framework
 from survey_lib.course.exercises.framework import Card, Exercise, Mistake, Passed, Property
-from survey_lib.course.exercises.predictions import Prediction, predict, score
+from survey_lib.course.exercises.predictions import Comparison, Prediction, compare, predict
 
 __all__ = [
     "Card",
+    "Comparison",
     "Exercise",
     "Mistake",
     "Passed",
@@ -29,10 +30,10 @@ __all__ = [
     "Property",
     "card",
     "check",
+    "compare",
     "every",
     "get",
     "predict",
-    "score",
 ]
 
 
