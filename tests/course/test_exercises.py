@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from survey_lib.course import exercises
-from survey_lib.course.exercises import Exercise, Mistake, Property, card, check, predict, score
+from survey_lib.course.exercises import Exercise, Mistake, Property, card, check
 
 EVERY = exercises.every()
 MISTAKES = [(one, mistake) for one in EVERY for mistake in one.mistakes]
@@ -90,20 +90,3 @@ def test_a_check_leaves_the_global_generator_alone():
     with pytest.raises(AssertionError):
         check("01.A", exercises.get("01.A").mistakes[-1].answer)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_predictions_are_scored_by_choice_and_by_factor():
-    made = (
-        predict("blur", "What does one step draw?", "a blur", ("a blur", "a digit")),
-        predict("steps", "How many steps?", 20),
-        predict("ratio", "How much faster?", 10, factor=1.5),
-    )
-    result = score(made, {"blur": "a blur", "steps": 39, "ratio": 16})
-    assert result.right == 2 and "2 of 3" in repr(result)
-    assert result._repr_html_().count("✓") == 2
-    with pytest.raises(ValueError, match="nothing was measured for steps, ratio"):
-        score(made, {"blur": "a blur"})
-    with pytest.raises(ValueError, match="none of the choices"):
-        predict("blur", "?", "a cat", ("a blur", "a digit"))
-    with pytest.raises(TypeError, match="is a number"):
-        predict("steps", "?", "twenty")

@@ -16,9 +16,10 @@ from typing import Any
 
 from survey_lib.course.exercises import framework
 from survey_lib.course.exercises.framework import Exercise, Mistake, Passed, Property, card
-from survey_lib.course.exercises.predictions import Prediction, predict, score
+from survey_lib.course.exercises.predictions import Comparison, Prediction, compare, predict
 
 __all__ = [
+    "Comparison",
     "Exercise",
     "Mistake",
     "Passed",
@@ -26,10 +27,10 @@ __all__ = [
     "Property",
     "card",
     "check",
+    "compare",
     "every",
     "get",
     "predict",
-    "score",
 ]
 
 

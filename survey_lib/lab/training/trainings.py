@@ -165,7 +165,7 @@ class Trained:
             drawn = multistep(self.denoiser, schedule, x, grids.karras(steps, schedule), callback=callback)
             return quantised.from_image(drawn)
         x = self.corruption.prior((count, _BITS, side, side), generator=generator)
-        denoiser = discrete.Remembering(self.denoiser) if self.kind == "bits" else self.denoiser
+        denoiser = discrete.SelfConditioned(self.denoiser) if self.kind == "bits" else self.denoiser
         return discrete.from_bits(ancestral(denoiser, self.corruption, x, grids.uniform(steps), **how), _BITS)
 
 
