@@ -285,7 +285,7 @@ def test_a_group_gives_its_claims_what_they_share(tmp_path):
         (GOOD + SIDES + 'effect = "3 %"\n', "claim 01.x: effect is '3 %'; a number"),
         (GOOD + SIDES + "effect = 1.5\n", "claim 01.x: effect is 1.5; a number from 0 to below 1"),
         (GOOD + SIDES + 'kind = "guess"\n', "claim 01.x: kind is 'guess'; accepted: sampled, trained, exact"),
-        (GOOD + SIDES + 'kind = "trained"\n', 'claim 01.x: kind "trained" has to state how many networks'),
+        (GOOD + SIDES + 'kind = "trained"\n', 'claim 01.x: kind "trained" has to state networks'),
         (GOOD + SIDES + "networks = true\n", "claim 01.x: networks is True; a whole number is accepted"),
         (GOOD + SIDES + "headline = 1\n", "claim 01.x: headline is 1; true or false is accepted"),
         (GOOD + SIDES + GOOD + SIDES, "01.toml holds two claims 01.x"),
@@ -356,7 +356,7 @@ def test_the_picture_takes_what_has_no_ratio_and_what_lies_far_out():
     far = judge(claim(), rows([(900, 1)] * 3), "glyphs")
     none = judge(claim(), rows([(0, 1)] * 3), "glyphs")
     figure = Ledger((far, none)).figure
-    low, high = figure.figure.axes[0].get_xlim()
+    _, high = figure.figure.axes[0].get_xlim()
     assert high < 12, "the axis is cut at ten times the threshold"
     assert "900" in [text.get_text() for text in figure.figure.axes[0].texts]
 

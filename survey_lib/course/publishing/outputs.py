@@ -25,12 +25,14 @@ SECONDS_A_CODE_CELL = 30
 CLAIMS_INTRODUCTION = """\
 Written by `survey claims --write` from the files in this folder and the results that come with the course. A claim is
 what a source says, or our own; the test of it and its threshold are ours. A test compares a with b: a / b is the
-geometric mean of their ratio over seeds, with its 95 % interval (Student's t, paired by seed; three seeds unless another
-number is given).
+geometric mean of their ratio over seeds, with its 95 % interval (Student's t, paired by seed; three seeds unless
+another number is given).
 
-* *Reproduced*: the interval lies beyond the threshold. *Direction only*: it excludes 1 on the claimed side, not the size.
+* *Reproduced*: the interval lies beyond the threshold. *Direction only*: it lies on the claimed side of 1, but the size
+  that is asked for is not shown.
 * *No difference*: it lies within the smallest effect worth the name, 3 % unless the claim states another.
-* *Not reproduced here*: it excludes 1 on the other side, or a claim of "as good as". *Inconclusive*: none of these.
+* *Not reproduced here*: it lies on the other side of 1; of a claim "as good as", beyond the threshold.
+* *Inconclusive*: none of these, or too few seeds.
 * *Out of date*: the results are older than the code that made them; the interval and the verdict then are still shown.
 * *One network each*: the claim compares trained networks, of which each side has one. The interval holds the chance of
   sampling, not that of training."""
