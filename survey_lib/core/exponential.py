@@ -110,7 +110,7 @@ def phi(z: float, count: int) -> list[float]:
     return values[::-1]
 
 
-def combine(coefficients: Iterable[float], tensors: Iterable[Tensor]) -> Tensor:
+def linear_combination(coefficients: Iterable[float], tensors: Iterable[Tensor]) -> Tensor:
     """``sum_j c_j y_j`` as a new tensor, one memory pass a term; terms past the shorter list do not count."""
     terms = [(c, y) for c, y in zip(coefficients, tensors, strict=False) if c]
     total = terms[0][1] * terms[0][0]

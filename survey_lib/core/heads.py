@@ -93,11 +93,11 @@ class LabelPosterior(nn.Module):
 
     def log_prob(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
         """``log p(cond | x_t)``: (B,) in nats, differentiable in ``x_t``."""
-        return chosen(self.log_probs(x_t, t), cond)
+        return select_label(self.log_probs(x_t, t), cond)
 
     def similarity(self, x_t: Tensor, t: Tensor | float, cond: Tensor) -> Tensor:
         """The logit of ``cond`` alone, not weighed against the other labels: (B,)."""
-        return chosen(self(x_t, t), cond)
+        return select_label(self(x_t, t), cond)
 
 
 def _seen(x_t: Tensor, alpha: Tensor, sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ def _seen(x_t: Tensor, alpha: Tensor, sigma: Tensor, sigma_data: float) -> tuple
     return expand(c_in, x_t) * x_t, c_noise.to(x_t.device, x_t.dtype).expand(len(x_t))
 
 
-def chosen(values: Tensor, cond: Tensor) -> Tensor:
+def select_label(values: Tensor, cond: Tensor) -> Tensor:
     """The column that each row asks for: (B, K), () or (B,) -> (B,)."""
     cond = torch.as_tensor(cond, device=values.device)
     return values.gather(1, cond.long().expand(len(values))[:, None])[:, 0]

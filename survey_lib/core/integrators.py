@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.exponential import Level, combine, ddim, lagrange_weights, levels, step
+from survey_lib.core.exponential import Level, ddim, lagrange_weights, levels, linear_combination, step
 from survey_lib.core.likelihood import bits_per_dim, log_likelihood, probability_flow
 from survey_lib.core.protocols import Callback, Denoiser, check_times
 from survey_lib.core.schedules import Schedule
@@ -71,11 +71,11 @@ def multistep(
     for start, end, predictor, corrector in plan:
         if callback:
             callback(x, start.t, x0)
-        x_s = combine(predictor, [x, x0, *past])
+        x_s = linear_combination(predictor, [x, x0, *past])
         if end is not grid[-1]:
             x0_s = denoiser(x_s, end.t, cond)
             if correct:
-                x_s = combine(corrector, [x, x0, _prediction(x_s, x0_s, end, predict), *past])
+                x_s = linear_combination(corrector, [x, x0, _prediction(x_s, x0_s, end, predict), *past])
             if order > 1:
                 past = [_prediction(x, x0, start, predict), *past[: order - 2]]
             x0 = x0_s
@@ -116,16 +116,16 @@ def dpm_singlestep(
         if callback:
             callback(x, start.t, x0)
         if not inner:
-            x = combine(ddim(start, end), [x, x0])
+            x = linear_combination(ddim(start, end), [x, x0])
         elif order == 2:
             (middle,) = inner
-            ahead = ask(combine(ddim(start, middle), [x, x0]), middle)
-            x = combine(_constant(start, end, predict), [x, ahead])
+            ahead = ask(linear_combination(ddim(start, middle), [x, x0]), middle)
+            x = linear_combination(_constant(start, end, predict), [x, ahead])
         else:
             third, two_thirds = inner
-            ahead = ask(combine(ddim(start, third), [x, x0]), third)
-            ahead = ask(combine(step(start, two_thirds, [third.lam], predict), [x, x0, ahead]), two_thirds)
-            x = combine(step(start, end, [two_thirds.lam], predict), [x, x0, ahead])
+            ahead = ask(linear_combination(ddim(start, third), [x, x0]), third)
+            ahead = ask(linear_combination(step(start, two_thirds, [third.lam], predict), [x, x0, ahead]), two_thirds)
+            x = linear_combination(step(start, end, [two_thirds.lam], predict), [x, x0, ahead])
     return x
 
 
@@ -161,7 +161,7 @@ def pndm(
         return _prediction(y, denoiser(y, at.t, cond), at, "eps")
 
     def transfer(e: Tensor, start: Level, end: Level) -> Tensor:
-        return combine(_constant(start, end, "eps"), [x, e])
+        return linear_combination(_constant(start, end, "eps"), [x, e])
 
     for (start, end), middle in zip(pairwise(grid), middles, strict=True):
         x0 = denoiser(x, start.t, cond)
@@ -172,16 +172,16 @@ def pndm(
         if len(past) == order and math.isfinite(start.lam):
             nodes = [(t - start.t.item()) / (end.t - start.t).item() for t, _ in past[1:]]
             weights = lagrange_weights(nodes, 0.0)
-            x = transfer(combine([1 - sum(weights), *weights], [e for _, e in past]), start, end)
+            x = transfer(linear_combination([1 - sum(weights), *weights], [e for _, e in past]), start, end)
         elif not math.isfinite(end.lam - start.lam):
-            x = combine(ddim(start, end), [x, x0])
+            x = linear_combination(ddim(start, end), [x, x0])
         elif order == 2:
-            x = transfer(combine([1 / 2, 1 / 2], [e, ask(transfer(e, start, end), end)]), start, end)
+            x = transfer(linear_combination([1 / 2, 1 / 2], [e, ask(transfer(e, start, end), end)]), start, end)
         else:
             second = ask(transfer(e, start, middle), middle)
             third = ask(transfer(second, start, middle), middle)
             fourth = ask(transfer(third, start, end), end)
-            x = transfer(combine([1 / 6, 1 / 3, 1 / 3, 1 / 6], [e, second, third, fourth]), start, end)
+            x = transfer(linear_combination([1 / 6, 1 / 3, 1 / 3, 1 / 6], [e, second, third, fourth]), start, end)
     return x
 
 

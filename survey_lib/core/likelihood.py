@@ -20,7 +20,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from survey_lib.core import protocols
-from survey_lib.core.exponential import PURE_NOISE, Level, combine, ddim, levels
+from survey_lib.core.exponential import PURE_NOISE, Level, ddim, levels, linear_combination
 from survey_lib.core.protocols import Callback, Denoiser, check_times
 from survey_lib.core.schedules import Schedule
 
@@ -60,7 +60,7 @@ def probability_flow(
         if callback:
             callback(y * _norm(level), level.t, denoiser(y * _norm(level), level.t, cond))
     x = ys[-1] * _norm(inner[-1])
-    return x if inner is grid else combine(ddim(*grid[-2:]), [x, denoiser(x, grid[-2].t, cond)])
+    return x if inner is grid else linear_combination(ddim(*grid[-2:]), [x, denoiser(x, grid[-2].t, cond)])
 
 
 @torch.no_grad()

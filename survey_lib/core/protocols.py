@@ -57,7 +57,7 @@ class Corruption(Protocol):
 
 
 @dataclass(frozen=True)
-class OtherBridge(ABC):
+class BridgeOverride(ABC):
     """A corruption with a way back of its own; it starts from and destroys data as ``corruption`` does."""
 
     corruption: Corruption
@@ -75,7 +75,7 @@ class OtherBridge(ABC):
         """``x_s`` from ``x_t`` and the denoiser's answer."""
 
 
-def ask_twice(
+def evaluate_both(
     denoiser: Denoiser, x_t: Tensor, t: Tensor | float, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The answers for two conditions, each (B, ...), from one call of 2 B examples."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.exponential import PURE_NOISE, Level, combine, ddim, levels
+from survey_lib.core.exponential import PURE_NOISE, Level, ddim, levels, linear_combination
 from survey_lib.core.protocols import Callback, Corruption, Denoiser, check_times
 from survey_lib.core.schedules import Schedule
 
@@ -119,7 +119,7 @@ def reverse_sde(schedule: Schedule) -> Bridge:
             )
         f, g2 = (value.item() for value in schedule.drift_diffusion(t))
         span = float(t - s)
-        x_s = combine([1 - span * (f + g2 / sigma**2), span * g2 * alpha / sigma**2], [x, x0])
+        x_s = linear_combination([1 - span * (f + g2 / sigma**2), span * g2 * alpha / sigma**2], [x, x0])
         if schedule.scales(s)[1] == 0:
             return x_s
         return x_s.add_(_noise_like(x, generator), alpha=math.sqrt(g2 * span))
@@ -158,17 +158,17 @@ def heun(
         if raised is not start:
             ratio = raised.alpha / start.alpha
             fresh = math.sqrt(raised.sigma**2 - (ratio * start.sigma) ** 2) * noise_scale
-            x = combine([ratio, fresh], [x, _noise_like(x, generator)])
+            x = linear_combination([ratio, fresh], [x, _noise_like(x, generator)])
         x0 = denoiser(x, raised.t, cond)
         if callback:
             callback(x, raised.t, x0)
-        y = combine(ddim(raised, end), [x, x0])
+        y = linear_combination(ddim(raised, end), [x, x0])
         if math.isfinite(end.lam - raised.lam):
             # The mean of y and of the step whose slope is eps_s = (y - alpha_s x0_s) / sigma_s:
             ratio = end.alpha / raised.alpha
             share = 1 - ratio * raised.sigma / end.sigma
             x0_s = denoiser(y, end.t, cond)
-            y = combine([(1 + share) / 2, ratio / 2, -share * end.alpha / 2], [y, x, x0_s])
+            y = linear_combination([(1 + share) / 2, ratio / 2, -share * end.alpha / 2], [y, x, x0_s])
         x = y
     return x
 
@@ -189,7 +189,7 @@ def _churned(schedule: Schedule, grid: list[Level], gamma: float, churn_range: t
 def langevin_step(x: Tensor, x0: Tensor, at: Level, rate: float, generator: torch.Generator | None) -> Tensor:
     """``x + (a / 2) score + sqrt(a) z`` with ``a = rate sigma^2`` and ``score = (alpha x0 - x) / sigma^2``."""
     z = _noise_like(x, generator)
-    return combine([1 - rate / 2, rate / 2 * at.alpha, math.sqrt(rate) * at.sigma], [x, x0, z])
+    return linear_combination([1 - rate / 2, rate / 2 * at.alpha, math.sqrt(rate) * at.sigma], [x, x0, z])
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

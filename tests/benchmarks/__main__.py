@@ -21,7 +21,7 @@ from survey_lib.lab.data import load
 from survey_lib.lab.evaluation import metrics
 from survey_lib.lab.evaluation.cost import Ratio, macs, ratio
 from survey_lib.lab.evaluation.speed import fast
-from survey_lib.lab.experiments import records
+from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes import BASE, denoiser_for
@@ -149,7 +149,7 @@ def main(which: list[str]) -> None:
     run = runtime.start("benchmarks")
     for name, (r, goal) in found.items():
         quality_numbers = {"ratio": r.median, "low": r.low, "high": r.high, "goal": goal}
-        records.save("bench", run, settings={"what": name}, quality=quality_numbers)
+        store.save("bench", run, {"what": name}, quality=quality_numbers)
 
 
 if __name__ == "__main__":

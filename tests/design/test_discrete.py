@@ -289,8 +289,11 @@ def test_five_in_three_bits() -> None:
         (lambda: discrete.to_bits(torch.tensor([[8]]), 3), "3 bits hold the integers 0 to 7; got torch.int64 8 to 8"),
         (lambda: discrete.to_bits(torch.tensor([[0.5]]), 3), "got torch.float32"),
         (lambda: discrete.from_bits(torch.zeros(1, 4, 2, 2), 3), "a multiple of 3 channels"),
-        (lambda: discrete.Asymmetric(Gaussian(vp_cosine()), -0.1), "from 0 to below 1"),
-        (lambda: discrete.Remembering(lambda *a: a[0])(torch.zeros(1, 1), 0.5, torch.zeros(1)), "cond must be None"),
+        (lambda: discrete.AsymmetricTime(Gaussian(vp_cosine()), -0.1), "from 0 to below 1"),
+        (
+            lambda: discrete.SelfConditioned(lambda *a: a[0])(torch.zeros(1, 1), 0.5, torch.zeros(1)),
+            "cond must be None",
+        ),
     ],
 )
 def test_bad_bits_get_one_clear_sentence(call, message: str) -> None:
@@ -305,7 +308,7 @@ def remembered(steps: int) -> tuple[list, Tensor]:
         seen.append(cond)
         return 0.9 * x_t + (0 if cond is None else 0.1 * cond)
 
-    memory, process = discrete.Remembering(denoiser), Gaussian(vp_cosine())
+    memory, process = discrete.SelfConditioned(denoiser), Gaussian(vp_cosine())
     for _ in range(2):  # the second trajectory must not see the first
         x = process.prior((3, 2), generator=generator(), dtype=torch.float64)
         drawn = ancestral(memory, process, x, grids.uniform(steps), generator=generator(1))
@@ -329,7 +332,7 @@ def test_each_answer_is_shown_to_the_next_call_and_no_trajectory_sees_another() 
 
 
 def test_memory_ends_with_the_shape_and_by_hand() -> None:
-    memory = discrete.Remembering(lambda x, t, cond: torch.full_like(x, 0.0 if cond is None else 1.0))
+    memory = discrete.SelfConditioned(lambda x, t, cond: torch.full_like(x, 0.0 if cond is None else 1.0))
     assert [memory(torch.zeros(2, 1), t).max().item() for t in (0.9, 0.5, 0.5)] == [0, 1, 1]
     assert memory(torch.zeros(3, 1), 0.4).max() == 0
     memory.reset()
@@ -350,7 +353,7 @@ def test_a_network_that_ignores_its_answer_is_not_changed_by_it() -> None:
     with torch.no_grad():
         samples = [
             ancestral(one, process, x0, grids.uniform(3), generator=generator(1))
-            for one in (model, discrete.Remembering(model))
+            for one in (model, discrete.SelfConditioned(model))
         ]
     torch.testing.assert_close(*samples)
     torch.testing.assert_close(
@@ -383,7 +386,7 @@ def test_asymmetric_steps_go_further_and_end_clean() -> None:
             seen.append((round(float(t), 3), round(float(s), 3)))
             return x0
 
-    ancestral(lambda x, t, cond: x, discrete.Asymmetric(Noted(), 0.1), torch.zeros(1, 1), grids.uniform(4))
+    ancestral(lambda x, t, cond: x, discrete.AsymmetricTime(Noted(), 0.1), torch.zeros(1, 1), grids.uniform(4))
     assert seen == [(1.0, 0.65), (0.75, 0.4), (0.5, 0.15), (0.25, 0.0)]
 
 
@@ -392,14 +395,14 @@ def test_asymmetric_steps_go_further_and_end_clean() -> None:
 ORDERS = {
     "purest": (discrete.purity, 0.0),
     "by purity": (discrete.purity, 1.0),
-    "anywhere": (discrete.anywhere, 1.0),
-    "as a text": (discrete.left_to_right, 0.0),
+    "anywhere": (discrete.random_order, 1.0),
+    "as a text": (discrete.raster_order, 0.0),
 }
 
 
 def decoded(law: CategoricalTable, steps: int, score, temperature: float, count: int = 20_000) -> Tensor:
     chain = absorbing(len(law.probabilities) - 1)
-    ordered = discrete.Ordered(chain, score, temperature)
+    ordered = discrete.ConfidenceDecoding(chain, score, temperature)
     x = ordered.prior((count, law.probabilities.ndim), generator=generator())
     return ancestral(law.denoiser(chain), ordered, x, grids.uniform(steps), generator=generator(1))
 
@@ -428,7 +431,7 @@ def test_confidence_in_what_was_drawn_is_no_order_but_a_choice() -> None:
 
 def test_as_many_are_filled_in_as_the_chain_would_and_at_least_one() -> None:
     chain, left = absorbing(3), []
-    ordered = discrete.Ordered(chain)
+    ordered = discrete.ConfidenceDecoding(chain)
 
     def vague(x: Tensor, t: Tensor, cond: None = None) -> Tensor:
         left.append((x == 3).sum(1).tolist())
@@ -446,7 +449,7 @@ def test_as_many_are_filled_in_as_the_chain_would_and_at_least_one() -> None:
 
 
 def test_what_is_filled_in_is_the_purest() -> None:
-    ordered = discrete.Ordered(absorbing(2), temperature=0.0)
+    ordered = discrete.ConfidenceDecoding(absorbing(2), temperature=0.0)
     sure = torch.tensor([0.5, 0.9, 0.6, 0.7]).double()
     answer = torch.stack([sure, 1 - sure, torch.zeros(4)], dim=-1)[None]
     x = ordered.bridge(torch.full((1, 4), 2), answer, 1.0, 0.5, generator=generator())
@@ -460,13 +463,13 @@ def test_cosine_times_are_a_grid() -> None:
 
 def test_parallel_decoding_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="fills in masks"):
-        discrete.Ordered(uniform(3))
+        discrete.ConfidenceDecoding(uniform(3))
     with pytest.raises(ValueError, match="fills in masks"):
-        discrete.Ordered(mask_and_replace(3))
+        discrete.ConfidenceDecoding(mask_and_replace(3))
     with pytest.raises(ValueError, match="temperature is not negative"):
-        discrete.Ordered(absorbing(3), temperature=-1.0)
+        discrete.ConfidenceDecoding(absorbing(3), temperature=-1.0)
     with pytest.raises(ValueError, match="pass generator="):
-        discrete.Ordered(absorbing(2)).bridge(torch.full((1, 2), 2), torch.ones(1, 2, 3) / 3, 1.0, 0.5)
+        discrete.ConfidenceDecoding(absorbing(2)).bridge(torch.full((1, 2), 2), torch.ones(1, 2, 3) / 3, 1.0, 0.5)
 
 
 # ---------------------------------------------------------------------- one after another
@@ -591,7 +594,7 @@ def test_ordered_jumps_add_up_and_stay_in_range() -> None:
     """From 1 with means 2 up by one and 1 up by two: the sum is Poisson + 2 Poisson, clamped at the top."""
     means = torch.zeros(20_000, 1, 4).double()
     means[..., 2], means[..., 3] = 0.7, 0.3
-    x = discrete.leap(torch.ones(20_000, 1, dtype=torch.long), means, True, generator=generator())
+    x = discrete.tau_leap(torch.ones(20_000, 1, dtype=torch.long), means, True, generator=generator())
     none, one = math.exp(-1), 0.7 * math.exp(-1)
     expected = torch.tensor([0, none, one, 1 - none - one]).double()
     frequency = torch.bincount(x[:, 0], minlength=4) / len(x)

@@ -19,14 +19,15 @@ from survey_lib.core.integrators import log_likelihood
 from survey_lib.core.samplers import ancestral, euler_maruyama, predictor_corrector
 from survey_lib.core.schedules import edm, rectified, ve, vp_cosine, vp_linear
 from survey_lib.design.score import (
-    Damped,
+    CriticallyDamped,
     Filter,
     Whitening,
     adaptive_sde,
     annealed_langevin,
-    cdf_gap,
-    chance_gap,
     contraction,
+    ddpm_sde_ode,
+    ks_critical_value,
+    ks_distance,
     langevin,
     mixture_cdf,
     noise_times,
@@ -35,7 +36,6 @@ from survey_lib.design.score import (
     score_of,
     spectral_law,
     sub_vp,
-    three_views,
 )
 from survey_lib.lab.evaluation.cost import CountCalls
 
@@ -357,16 +357,19 @@ def test_the_flow_keeps_every_quantile_and_all_three_views_the_law():
     target, schedule, times = toys.two_peaks(balance=0.3), vp_linear(), torch.tensor([0.9, 0.6, 0.3, 0.1, 0.02])
     start = Gaussian(schedule).corrupt(target.sample(4000, generator=source()), 0.9, generator=source(1)).double()
     counted = CountCalls(target.denoiser(schedule))
-    views = three_views(counted, schedule, start, times, substeps=40, generator=source(2))
+    views = ddpm_sde_ode(counted, schedule, start, times, substeps=40, generator=source(2))
     assert counted.calls == 3 * 40 * 4 and views.chain.shape == views.sde.shape == views.ode.shape == (5, 4000, 1)
     levels = [mixture_cdf(target, y[:, 0], t, schedule) for y, t in zip(views.ode, times, strict=True)]
     for later in levels[1:]:
         torch.testing.assert_close(later, levels[0], rtol=0, atol=5e-3)
     for states in views[1:]:
         torch.testing.assert_close(states[0], start)
-        assert all(cdf_gap(y, target, t, schedule) < chance_gap(4000, 1e-3) for y, t in zip(states, times, strict=True))
+        assert all(
+            ks_distance(y, target, t, schedule) < ks_critical_value(4000, 1e-3)
+            for y, t in zip(states, times, strict=True)
+        )
     wrong = start * 1.2
-    assert cdf_gap(wrong, target, 0.9, schedule) > chance_gap(4000, 1e-3)
+    assert ks_distance(wrong, target, 0.9, schedule) > ks_critical_value(4000, 1e-3)
 
 
 def test_the_distribution_function_is_the_integral_of_the_density():
@@ -381,7 +384,7 @@ def test_the_distribution_function_is_the_integral_of_the_density():
 
 # ---------------------------------------------------------------- critically damped Langevin diffusion
 
-SPRING = Damped()
+SPRING = CriticallyDamped()
 GAPS = st.floats(1e-3, 0.6)
 
 
@@ -513,10 +516,10 @@ def test_the_adaptive_law_nears_the_target_as_the_tolerance_falls():
         counted.reset()
         start = torch.randn(2000, 1, generator=source(), dtype=torch.float64)
         x = adaptive_sde(counted, schedule, start, ENDS, rtol=tolerance, atol=tolerance / 2, generator=source(1))
-        gaps.append(cdf_gap(x, target, 0.0, schedule))
+        gaps.append(ks_distance(x, target, 0.0, schedule))
         costs.append(counted.examples)
     assert gaps[0] > gaps[1] > gaps[2] and costs[0] < costs[1] < costs[2]
-    assert gaps[2] < chance_gap(2000, 1e-3) < gaps[0]
+    assert gaps[2] < ks_critical_value(2000, 1e-3) < gaps[0]
 
 
 def test_drawing_refused_noise_anew_narrows_what_it_should_not():
@@ -529,8 +532,8 @@ def test_drawing_refused_noise_anew_narrows_what_it_should_not():
         )
         for redraw in (False, True)
     )
-    assert cdf_gap(redrawn, target, 0.0, schedule) > 2 * chance_gap(2000, 1e-3)
-    assert cdf_gap(kept, target, 0.0, schedule) < chance_gap(2000, 1e-3)
+    assert ks_distance(redrawn, target, 0.0, schedule) > 2 * ks_critical_value(2000, 1e-3)
+    assert ks_distance(kept, target, 0.0, schedule) < ks_critical_value(2000, 1e-3)
 
 
 def test_paths_are_the_same_path_however_finely_drawn():

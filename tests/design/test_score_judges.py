@@ -25,9 +25,9 @@ def generator(seed=0):
 
 def test_shares_count_what_is_nearest_and_their_divergence_is_the_textbook_one():
     x = LAW.means[torch.tensor([0, 0, 1, 1])] + 0.01
-    assert scores.shares(x, LAW).tolist() == [0.5, 0.5]
-    assert scores.share_divergence(x, LAW) == pytest.approx(0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
-    assert scores.share_divergence(LAW.means[torch.tensor([0, 0, 0, 1])], LAW) == pytest.approx(0, abs=1e-12)
+    assert scores.mode_frequencies(x, LAW).tolist() == [0.5, 0.5]
+    assert scores.mode_divergence(x, LAW) == pytest.approx(0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
+    assert scores.mode_divergence(LAW.means[torch.tensor([0, 0, 0, 1])], LAW) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_spot_that_is_shifted_or_too_wide_is_off_by_just_that():
@@ -48,7 +48,7 @@ def test_exact_draws_have_next_to_no_error_of_shape_whatever_the_shares():
 
 def test_spots_refuse_other_points_and_tilted_spots():
     with pytest.raises(ValueError, match=r"points are \(B, 2\)"):
-        scores.shares(torch.zeros(3, 1), LAW)
+        scores.mode_frequencies(torch.zeros(3, 1), LAW)
     tilted = GaussianMixture(torch.zeros(1, 2), covs=torch.tensor([[[1.0, 0.5], [0.5, 1.0]]]))
     with pytest.raises(ValueError, match="scales="):
         scores.shape_error(torch.zeros(3, 2), tilted)
@@ -61,7 +61,7 @@ def test_a_vote_scatters_as_calculus_says_on_a_normal_law():
     slope = partial(law.score, t=noise, schedule=edm(1.0))
     losses = scores.noised_losses(noise, generator())
     x0 = law.sample(n, generator=generator(1), dtype=torch.float64)
-    found = {name: scores.vote_scatter(loss, slope, x0) for name, loss in losses.items()}
+    found = {name: scores.gradient_noise(loss, slope, x0) for name, loss in losses.items()}
     # implicit, and sliced on a line: x^2 / T^2 - 1 / T, of deviation sqrt(2) / T, over the curvature 1 / T
     assert found["implicit"] == pytest.approx(math.sqrt(2), rel=0.02)
     assert found["sliced"] == pytest.approx(math.sqrt(2), rel=0.02)
@@ -79,7 +79,7 @@ def test_the_losses_of_noised_data_agree_on_the_best_score():
         theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
         value = loss(lambda x, theta=theta: (1 + theta) * slope(x), x0).mean()
         (pull,) = torch.autograd.grad(value, theta)
-        spread = scores.vote_scatter(loss, slope, x0[:4000]) * power
+        spread = scores.gradient_noise(loss, slope, x0[:4000]) * power
         assert abs(pull) < 5 * spread / math.sqrt(n), name
 
 

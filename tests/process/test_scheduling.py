@@ -87,19 +87,19 @@ def test_walking_the_short_chain_is_walking_the_long_one_at_its_levels() -> None
 
 def test_the_known_noise_of_a_gaussian_is_known() -> None:
     times = torch.linspace(0.95, 0.05, 7, dtype=torch.float64)
-    found = scheduling.probe(LAW.denoiser(SCHEDULE), SCHEDULE, points(LAW, 20_000), times, generator=draw(1))
+    found = scheduling.denoising_error(LAW.denoiser(SCHEDULE), SCHEDULE, points(LAW, 20_000), times, generator=draw(1))
     alpha = SCHEDULE.scales(times)[0]
     exact = 1 - 0.3 * alpha**2 / variance_at(times)
     for by in ("error", "power"):
-        torch.testing.assert_close(found.known_noise(times, by), exact, atol=0.01, rtol=0)
-    assert found.known_noise(torch.tensor(0.999), "error") == found.known_noise(times[0])
+        torch.testing.assert_close(found.explained_noise(times, by), exact, atol=0.01, rtol=0)
+    assert found.explained_noise(torch.tensor(0.999), "error") == found.explained_noise(times[0])
 
 
 def test_with_the_optimal_variance_a_chain_has_the_right_spread_at_any_length() -> None:
     """The reverse step of Gaussian data is Gaussian: its variance is Var x_s - Cov(x_s, x_t)^2 / Var x_t."""
     times = grids.uniform(5)
     alpha, sigma = SCHEDULE.scales(times[:-1])
-    exact = scheduling.Probe(SCHEDULE, times[:-1], 0.3 * sigma**2 / variance_at(times[:-1]), torch.zeros(5))
+    exact = scheduling.DenoisingError(SCHEDULE, times[:-1], 0.3 * sigma**2 / variance_at(times[:-1]), torch.zeros(5))
     corruption = Gaussian(SCHEDULE, variance=scheduling.optimal_variance(exact))
     spread = variance_at(times[0])
     for t, s in pairwise(times[:-1]):
@@ -111,10 +111,10 @@ def test_with_the_optimal_variance_a_chain_has_the_right_spread_at_any_length() 
 
 def test_a_probe_needs_data_and_noise() -> None:
     with pytest.raises(ValueError, match="alpha > 0 and sigma > 0"):
-        scheduling.probe(LAW.denoiser(SCHEDULE), SCHEDULE, points(LAW, 4), grids.uniform(3), generator=draw())
-    found = scheduling.Probe(SCHEDULE, torch.tensor([0.5, 0.2]), torch.ones(2), torch.ones(2))
+        scheduling.denoising_error(LAW.denoiser(SCHEDULE), SCHEDULE, points(LAW, 4), grids.uniform(3), generator=draw())
+    found = scheduling.DenoisingError(SCHEDULE, torch.tensor([0.5, 0.2]), torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match='by "error" or by "power"; got \'sigma\''):
-        found.known_noise(0.3, by="sigma")
+        found.explained_noise(0.3, by="sigma")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_is_known_stays_known() -> None:
 # ---------------------------------------------------------------- bounds
 
 
-def table(corruption: Gaussian, denoiser=None, *, nodes: int = 8, seed: int = 0) -> scheduling.Table:
+def table(corruption: Gaussian, denoiser=None, *, nodes: int = 8, seed: int = 0) -> scheduling.BoundTable:
     denoiser = denoiser or SPOTS.denoiser(SCHEDULE)
     return scheduling.bound_table(
         denoiser, corruption, points(SPOTS, 400), grids.quadratic(nodes), bins=None, generator=draw(seed)
@@ -191,7 +191,7 @@ def test_small_variance_makes_a_riemann_sum_and_the_best_one_its_logarithm() -> 
     i, j = torch.triu_indices(8, 8, offset=1)
     gain = (snr[j] - snr[i]) * small.error[i]
     torch.testing.assert_close(small.costs[i, j], gain, rtol=1e-9, atol=1e-9)  # two dimensions, halved
-    known = scheduling.Probe(SCHEDULE, small.times[:-1], small.error, small.error)
+    known = scheduling.DenoisingError(SCHEDULE, small.times[:-1], small.error, small.error)
     best = replace(small, corruption=Gaussian(SCHEDULE, variance=scheduling.optimal_variance(known)))
     torch.testing.assert_close(best.costs[i, j], torch.log1p(gain), rtol=1e-9, atol=1e-9)
 
@@ -200,7 +200,7 @@ def test_small_variance_makes_a_riemann_sum_and_the_best_one_its_logarithm() -> 
 def test_no_single_variance_beats_the_optimal_one_even_for_a_wrong_denoiser(wrong: float) -> None:
     exact = SPOTS.denoiser(SCHEDULE)
     found = table(Gaussian(SCHEDULE), lambda x, t, cond=None: wrong * exact(x, t), nodes=6)
-    known = scheduling.Probe(SCHEDULE, found.times[:-1], found.error, found.error)
+    known = scheduling.DenoisingError(SCHEDULE, found.times[:-1], found.error, found.error)
     optimal = scheduling.optimal_variance(known)
     best = replace(found, corruption=Gaussian(SCHEDULE, variance=optimal)).costs[:-1, :-1]
     steps = best.isfinite()
@@ -234,7 +234,7 @@ def test_dynamic_programming_finds_what_brute_force_finds(nodes: int, seed: int,
     costs[torch.ones(nodes, nodes).tril().bool()] = math.inf
     if gaps:
         costs[torch.rand(nodes, nodes, generator=draw(seed + 1)) < 0.3] = math.inf
-    found = scheduling.cheapest_paths(costs)
+    found = scheduling.shortest_paths(costs)
     for steps in range(1, nodes):
         walks = [(0, *middle, nodes - 1) for middle in itertools.combinations(range(1, nodes - 1), steps - 1)]
         best = min(sum(costs[i, j].item() for i, j in pairwise(walk)) for walk in walks)
@@ -247,7 +247,7 @@ def test_dynamic_programming_finds_what_brute_force_finds(nodes: int, seed: int,
 
 def test_the_best_walk_beats_the_usual_ones_on_its_table() -> None:
     found = table(Gaussian(SCHEDULE), nodes=40)
-    best = scheduling.cheapest_paths(found.costs, 10)
+    best = scheduling.shortest_paths(found.costs, 10)
     for power, steps in itertools.product((1, 2), range(1, 11)):
         usual = scheduling.subsequence(found.times, steps, power)
         value = found.bound(usual).item() - found.prior
@@ -258,11 +258,11 @@ def test_the_best_walk_beats_the_usual_ones_on_its_table() -> None:
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: scheduling.cheapest_paths(torch.zeros(3, 2)), r"a square of numbers.*got \(3, 2\)"),
-        (lambda: scheduling.cheapest_paths(torch.full((3, 3), math.nan)), "a square of numbers"),
-        (lambda: scheduling.cheapest_paths(torch.zeros(3, 3), 3), "in 1 to 2 steps; got 3"),
-        (lambda: scheduling.cheapest_paths(torch.zeros(3, 3)).path(0), "walks of 1 to 2 steps are known; got 0"),
-        (lambda: scheduling.cheapest_paths(torch.full((3, 3), math.inf)).path(1), "no walk of 1 steps"),
+        (lambda: scheduling.shortest_paths(torch.zeros(3, 2)), r"a square of numbers.*got \(3, 2\)"),
+        (lambda: scheduling.shortest_paths(torch.full((3, 3), math.nan)), "a square of numbers"),
+        (lambda: scheduling.shortest_paths(torch.zeros(3, 3), 3), "in 1 to 2 steps; got 3"),
+        (lambda: scheduling.shortest_paths(torch.zeros(3, 3)).path(0), "walks of 1 to 2 steps are known; got 0"),
+        (lambda: scheduling.shortest_paths(torch.full((3, 3), math.inf)).path(1), "no walk of 1 steps"),
         (lambda: table(Gaussian(SCHEDULE, eta=0.0)), "take eta > 0"),
     ],
 )
@@ -332,9 +332,9 @@ def test_two_steps_from_pure_noise_are_searched_too() -> None:
 def test_a_stretched_grid_follows_the_one_it_came_from(steps: int, length: int) -> None:
     """Even steps in lam stay even whatever their number; both ends stay; the same number changes nothing."""
     start = grids.uniform_lambda(length, SCHEDULE)
-    grid = scheduling.stretched(start, steps, SCHEDULE)
+    grid = scheduling.resample_grid(start, steps, SCHEDULE)
     assert len(grid) == steps + 1 and grid[0] == start[0] and grid[-1] == 0
-    torch.testing.assert_close(scheduling.stretched(start, length, SCHEDULE), start)
+    torch.testing.assert_close(scheduling.resample_grid(start, length, SCHEDULE), start)
     if steps > 2:
         torch.testing.assert_close(grid, grids.uniform_lambda(steps, SCHEDULE))
 
@@ -344,10 +344,10 @@ def test_a_doubled_grid_passes_through_the_times_of_the_single_one() -> None:
     for schedule in (SCHEDULE, vp_cosine()):
         start = grids.uniform(9)
         pure = schedule.lam(1.0) < -20
-        doubled = scheduling.stretched(start, 16 if pure else 17, schedule)
+        doubled = scheduling.resample_grid(start, 16 if pure else 17, schedule)
         torch.testing.assert_close(doubled[1::2] if pure else doubled[:-1:2], start[1:-1] if pure else start[:-1])
     with pytest.raises(ValueError, match="2 steps or more"):
-        scheduling.stretched(start, 1, SCHEDULE)
+        scheduling.resample_grid(start, 1, SCHEDULE)
 
 
 def test_brute_force_tries_every_grid() -> None:
@@ -370,8 +370,8 @@ def test_brute_force_tries_every_grid() -> None:
 # ---------------------------------------------------------------- learned
 
 
-def few(steps: int = 5) -> scheduling.FewSteps:
-    return scheduling.FewSteps(SCHEDULE, grids.karras(steps, SCHEDULE, sigma_min=0.05))
+def few(steps: int = 5) -> scheduling.LearnedSampler:
+    return scheduling.LearnedSampler(SCHEDULE, grids.karras(steps, SCHEDULE, sigma_min=0.05))
 
 
 def test_few_steps_begin_as_ddim_and_hold_the_second_order_too() -> None:
@@ -406,7 +406,7 @@ def test_learning_lowers_the_error_on_fresh_noises() -> None:
         return x, multistep(denoiser, SCHEDULE, x, grids.uniform_lambda(200, SCHEDULE, 1e-4))
 
     (x, fine), (y, other) = pair(0), pair(1)
-    history = scheduling.learn(sampler, lambda: (sampler(denoiser, x) - fine).square().mean(), rounds=40)
+    history = scheduling.fit(sampler, lambda: (sampler(denoiser, x) - fine).square().mean(), rounds=40)
     assert history[-1] < 0.5 * history[0]
     before = (multistep(denoiser, SCHEDULE, y, start, order=1) - other).square().mean()
     assert (sampler(denoiser, y) - other).square().mean() < 0.6 * before
@@ -420,8 +420,8 @@ def test_a_step_network_begins_with_equal_steps_and_learns_nearly_the_best_walk(
         planned = SCHEDULE.lam(network(steps)[:-1].detach())
         exact = torch.linspace(lam[0].item(), 2.0, steps, dtype=torch.float64)
         torch.testing.assert_close(planned, exact, rtol=1e-6, atol=1e-6)
-    scheduling.learn(network, lambda: sum(found.bound(network(k)) for k in (4, 8)), rounds=60, rate=0.1)
-    best = scheduling.cheapest_paths(found.costs)
+    scheduling.fit(network, lambda: sum(found.bound(network(k)) for k in (4, 8)), rounds=60, rate=0.1)
+    best = scheduling.shortest_paths(found.costs)
     start = found.bound(scheduling.subsequence(found.times, 8)).item()
     for k in (4, 8):
         reached, optimum = found.bound(network(k)).item(), best.costs[k - 1].item() + found.prior
@@ -438,8 +438,8 @@ def test_the_kernel_distance_is_zero_on_average_and_sees_a_shift() -> None:
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: scheduling.FewSteps(vp_cosine(), grids.uniform(3)), "from finite lam down to t = 0"),
-        (lambda: scheduling.FewSteps(from_betas(torch.tensor([0.1, 0.9])), grids.uniform(2)), "closed t"),
+        (lambda: scheduling.LearnedSampler(vp_cosine(), grids.uniform(3)), "from finite lam down to t = 0"),
+        (lambda: scheduling.LearnedSampler(from_betas(torch.tensor([0.1, 0.9])), grids.uniform(2)), "closed t"),
         (lambda: scheduling.StepNetwork(SCHEDULE, 2.0, 1.0, generator=draw()), "start < end"),
         (lambda: scheduling.StepNetwork(SCHEDULE, -5.0, 2.0, generator=draw())(1), "2 steps or more; got 1"),
         (lambda: scheduling.kernel_distance(torch.ones(3, 2), torch.ones(3, 3)), r"got \(3, 2\) and \(3, 3\)"),
@@ -453,4 +453,4 @@ def test_what_cannot_be_learned_is_refused(make, words: str) -> None:
 def test_a_loss_that_explodes_is_reported() -> None:
     sampler = few()
     with pytest.raises(RuntimeError, match="the loss became nan after 0 rounds: lower the rate"):
-        scheduling.learn(sampler, lambda: sampler.lean.sum() * math.nan, rounds=3)
+        scheduling.fit(sampler, lambda: sampler.lean.sum() * math.nan, rounds=3)

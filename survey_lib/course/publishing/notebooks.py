@@ -54,6 +54,15 @@ class Lesson:
         """Values for texts from a command line, as the defaults' types ask; `check` refuses what does not fit."""
         return {name: _parse(text, self.parameters.get(name)) for name, text in texts.items()}
 
+    @cached_property
+    def roles(self) -> frozenset[str]:
+        """Roles of the trained networks that its code cells load, as ``base`` in ``glyphs_base``."""
+        code = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "code")
+        if not re.search(r"\b(checkpoints|Evaluator)\b", code):
+            return frozenset()
+        named = {role for role in _roles("glyphs") if re.search(rf"(?<![a-zA-Z0-9]){role}\b", code)}
+        return frozenset(named | ({"features", "features2"} if "Evaluator" in code else set()))
+
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``given`` as the lesson takes it, or say what is accepted, before any kernel starts."""
         defaults, checked = self.parameters, {}
@@ -62,6 +71,12 @@ class Lesson:
                 near, accepted = runtime.suggest(name, defaults), ", ".join(defaults)
                 raise ValueError(f'{self.name} has no parameter "{name}"{near}; accepted: {accepted}')
             checked[name] = _check(name, value, defaults[name])
+        if "dataset" in checked and (lacking := self.roles - _roles(checked["dataset"])):
+            usable = [name for name in runtime.DATASETS if self.roles <= _roles(name)]
+            raise ValueError(
+                f'dataset is "{checked["dataset"]}", for which {self.name} lacks trained networks '
+                f"({', '.join(sorted(lacking))}); accepted: {', '.join(usable)}"
+            )
         return checked
 
 
@@ -150,6 +165,12 @@ def _literals(source: str, where: str) -> dict[str, Any]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: the parameter {target.id} is not a plain literal") from error
     return values
+
+
+def _roles(dataset: str) -> set[str]:
+    """Roles of the checkpoints of a data set: ``base`` for ``glyphs_base``."""
+    folder, prefix = runtime.HOME / "data" / "checkpoints", f"{Path(dataset).name}_"
+    return {path.stem.removeprefix(prefix) for path in folder.glob("*.safetensors") if path.stem.startswith(prefix)}
 
 
 def _parse(text: str, default: Any) -> Any:

@@ -91,6 +91,7 @@ def run(
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
+    os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
     outcomes = []
     for lesson, parameters in plan:
         outcome = run_one(lesson, parameters, destination, on_cell=on_cell, cell_seconds=cell_seconds)

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from survey_lib.core.protocols import Corruption, Denoiser, OtherBridge
+from survey_lib.core.protocols import BridgeOverride, Corruption, Denoiser
 
 
 def to_bits(x: Tensor, bits: int) -> Tensor:
@@ -33,12 +33,12 @@ def from_bits(x: Tensor, bits: int) -> Tensor:
     return sum(digit.long() << (bits - 1 - place) for place, digit in enumerate(digits))
 
 
-class Remembering:
+class SelfConditioned:
     """A denoiser that is shown its last answer (self-conditioning, Chen et al. 2023, alg. 2).
 
     ``denoiser(x_t, t, cond=previous)``: the answer of the call before, None at the first. The ordinary loops take it::
 
-        ancestral(Remembering(model), corruption, x, times)
+        ancestral(SelfConditioned(model), corruption, x, times)
 
     The memory belongs to one trajectory. It is dropped by `reset`, and of itself when t rises, or x_t changes its
     shape: then another trajectory has begun. A step that asks twice (Heun's) is shown its first answer at the second.
@@ -88,7 +88,7 @@ def self_conditioned_loss(
 
 
 @dataclass(frozen=True)
-class Asymmetric(OtherBridge):
+class AsymmetricTime(BridgeOverride):
     """Asymmetric time intervals (Chen et al. 2023, sec. 2.4): each step goes ``shift`` further down than the grid says.
 
     The next call of the denoiser is told the grid's time, that is more noise than there is. Their ``td`` counts in

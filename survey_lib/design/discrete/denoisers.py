@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from survey_lib.core.categorical import Categorical
 from survey_lib.core.losses import nats_to_bits_per_dim, step_kl, variational_bound
-from survey_lib.core.protocols import Denoiser, ask_twice
+from survey_lib.core.protocols import Denoiser, evaluate_both
 
 
 class CategoricalDenoiser(nn.Module):
@@ -73,7 +73,7 @@ class LogitGuidance:
         if cond is None:
             raise ValueError("guidance needs to know where to: pass cond=, the labels wanted")
         cond = torch.as_tensor(cond, device=x_t.device).expand(len(x_t))
-        null, wanted = ask_twice(self.denoiser, x_t, t, torch.full_like(cond, self.null), cond)
+        null, wanted = evaluate_both(self.denoiser, x_t, t, torch.full_like(cond, self.null), cond)
         possible = (null > 0) & (wanted > 0)
         logits = torch.lerp(*(torch.where(possible, p, 1).log() for p in (null, wanted)), self.scale)
         return logits.masked_fill(~possible, -torch.inf).softmax(-1)

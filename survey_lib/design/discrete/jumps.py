@@ -15,7 +15,7 @@ from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
 from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import Callback, Denoiser, OtherBridge, check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser, check_generator, check_times
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
 START = 0.99
@@ -54,7 +54,7 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
 
 
 @dataclass(frozen=True)
-class TauLeaping(OtherBridge):
+class TauLeaping(BridgeOverride):
     """A corruption whose ``bridge`` leaps (Campbell et al. 2022, sec. 4.3): rates held still from t to s.
 
     In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. ``ordinal``: categories are numbers,
@@ -71,7 +71,7 @@ class TauLeaping(OtherBridge):
         t, s = check_step(t, s)
         if s == 0:
             return self.corruption.bridge(x_t, x0, t, s, generator=generator)
-        return leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
+        return tau_leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
 
     def transition(self, x_t: Tensor, x0: Tensor, t: Any, s: Any) -> Tensor:
         """The law of ``bridge`` in each entry, exactly: (B, ..., S). Not for ``ordinal``: sums have no short form."""
@@ -85,7 +85,7 @@ class TauLeaping(OtherBridge):
         return once.scatter_add(-1, x_t.unsqueeze(-1), 1 - once.sum(-1, keepdim=True))
 
 
-def leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
+def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
     jumps = torch.poisson(means, generator=generator)
@@ -127,5 +127,5 @@ def tau_leaping(
         for _ in range(corrections if s > 0 else 0):
             out = rates(corruption, s).to(x.device)[x].scatter(-1, x.unsqueeze(-1), 0)
             both = out + reverse_rates(corruption, x, denoiser(x, s, cond), s)
-            x = leap(x, reach * (t - s) * both, ordinal, generator=generator)
+            x = tau_leap(x, reach * (t - s) * both, ordinal, generator=generator)
     return x

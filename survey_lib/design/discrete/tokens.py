@@ -1,7 +1,7 @@
-"""Filling in masked entries in an order of one's own, several at a time; and one at a time, as language models do.
+"""Decoding of masked tokens: several at a time in order of confidence (MaskGIT), or one after another.
 
-A bridge of the absorbing chain unmasks whichever entries chance picks, each drawn apart from the others: where two of
-them depend on one another, that is an error. `Ordered` picks them by how sure the denoiser is, and a fixed number.
+A bridge of the absorbing chain unmasks a random subset of the entries, each drawn independently of the others; that is
+an error where entries depend on one another. `ConfidenceDecoding` unmasks a fixed number, chosen by their confidence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import OtherBridge, check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride, check_generator, check_times
 
 #: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -34,18 +34,18 @@ def confidence(probabilities: Tensor, drawn: Tensor) -> Tensor:
     return probabilities.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
 
 
-def anywhere(probabilities: Tensor, drawn: Tensor) -> Tensor:
+def random_order(probabilities: Tensor, drawn: Tensor) -> Tensor:
     """All alike: a random order."""
     return torch.ones_like(probabilities[..., 0])
 
 
-def left_to_right(probabilities: Tensor, drawn: Tensor) -> Tensor:
+def raster_order(probabilities: Tensor, drawn: Tensor) -> Tensor:
     """The first comes first, as in a text; with ``temperature=0``."""
     return torch.arange(drawn.shape[1], 0, -1, device=drawn.device).expand(drawn.shape).to(probabilities)
 
 
 @dataclass(frozen=True)
-class Ordered(OtherBridge):
+class ConfidenceDecoding(BridgeOverride):
     """Parallel decoding: each step fills in as many masks as the chain would on average, those of highest score.
 
     The ``bridge`` draws every masked entry from the denoiser's answer and keeps the best: the largest of ``log score +

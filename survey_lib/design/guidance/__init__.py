@@ -2,11 +2,12 @@
 
 * `wrappers`: the formulas that all of it is made of, and where the scale is explained.
 * `studies`: which scale (ED-DPM), which training (DLSM), which weaker answer (SAG).
-* `ways`: all of them by name, for comparisons.
+* `methods`: all of them by name, for comparisons.
 * `exact`: the labels of a mixture, the tilted law, and the density of what guidance samples instead.
 """
 
 from survey_lib.design.guidance.exact import ExactLabels, Tilted, guided_error, guided_log_prob
+from survey_lib.design.guidance.methods import GuidanceMethod, guidance_methods
 from survey_lib.design.guidance.studies import (
     EntropyScaled,
     SelfGuidance,
@@ -15,7 +16,6 @@ from survey_lib.design.guidance.studies import (
     entropy_constraint,
     likelihood_score_loss,
 )
-from survey_lib.design.guidance.ways import ways
 from survey_lib.design.guidance.wrappers import (
     Autoguidance,
     Classifier,
@@ -34,6 +34,7 @@ __all__ = [
     "EntropyScaled",
     "ExactLabels",
     "Guidance",
+    "GuidanceMethod",
     "Interval",
     "Rescaled",
     "SelfGuidance",
@@ -41,8 +42,8 @@ __all__ = [
     "blur",
     "entropy",
     "entropy_constraint",
+    "guidance_methods",
     "guided_error",
     "guided_log_prob",
     "likelihood_score_loss",
-    "ways",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.exact import GaussianMixture
-from survey_lib.core.heads import chosen
+from survey_lib.core.heads import select_label
 from survey_lib.core.integrators import log_likelihood
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule, edm
@@ -42,7 +42,7 @@ class ExactLabels:
 
     def log_prob(self, x_t: Tensor, t: Tensor | float, cond: Any) -> Tensor:
         """``log p(cond | x_t)``: (B,) in nats."""
-        return chosen(self.log_probs(x_t, t), cond)
+        return select_label(self.log_probs(x_t, t), cond)
 
     def similarity(self, x_t: Tensor, t: Tensor | float, cond: Any) -> Tensor:
         """``log p(cond | x_t) / p(cond)``, what CLIP's loss would teach: (B,). Its gradient is that of `log_prob`."""

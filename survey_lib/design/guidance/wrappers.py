@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.protocols import Denoiser, ask_twice, expand
+from survey_lib.core.protocols import Denoiser, evaluate_both, expand
 from survey_lib.core.schedules import Schedule
 
 __all__ = ["Autoguidance", "Classifier", "ClassifierFree", "DynamicThreshold", "Guidance", "Interval", "Rescaled"]
@@ -75,7 +75,7 @@ class ClassifierFree(Guidance):
         cond = cond.expand(len(x_t)) if cond.ndim == 0 else cond
         null = None if self.null is None else torch.as_tensor(self.null, device=cond.device).expand_as(cond)
         if self.batched and null is not None:
-            away, towards = ask_twice(self.denoiser, x_t, t, null, cond)
+            away, towards = evaluate_both(self.denoiser, x_t, t, null, cond)
         else:
             away, towards = self.denoiser(x_t, t, null), self.denoiser(x_t, t, cond)
         return towards, extrapolate(away, towards, self.scale)

@@ -8,19 +8,19 @@ flow and its likelihood stand in `core.samplers` and `core.likelihood`.
 
 from survey_lib.design.score.adaptive import adaptive_sde
 from survey_lib.design.score.bits import dequantise, image_bits
-from survey_lib.design.score.damped import Damped
+from survey_lib.design.score.damped import CriticallyDamped
 from survey_lib.design.score.langevin import annealed_langevin, langevin, noise_times, score_of
 from survey_lib.design.score.matching import (
     ScoreNet,
     denoising,
     explicit,
     fit,
+    gradient_noise,
     implicit,
     noised_losses,
     sliced,
-    vote_scatter,
 )
-from survey_lib.design.score.sde import Views, cdf_gap, chance_gap, mixture_cdf, sub_vp, three_views
+from survey_lib.design.score.sde import Trajectories, ddpm_sde_ode, ks_critical_value, ks_distance, mixture_cdf, sub_vp
 from survey_lib.design.score.spectrum import (
     Filter,
     Whitening,
@@ -29,38 +29,38 @@ from survey_lib.design.score.spectrum import (
     power_spectrum,
     spectral_law,
 )
-from survey_lib.design.score.spots import shape_error, share_divergence, shares
+from survey_lib.design.score.spots import mode_divergence, mode_frequencies, shape_error
 
 __all__ = [
-    "Damped",
+    "CriticallyDamped",
     "Filter",
     "ScoreNet",
-    "Views",
+    "Trajectories",
     "Whitening",
     "adaptive_sde",
     "annealed_langevin",
-    "cdf_gap",
-    "chance_gap",
     "contraction",
+    "ddpm_sde_ode",
     "denoising",
     "dequantise",
     "explicit",
     "fit",
+    "gradient_noise",
     "image_bits",
     "implicit",
+    "ks_critical_value",
+    "ks_distance",
     "langevin",
     "mixture_cdf",
+    "mode_divergence",
+    "mode_frequencies",
     "noise_times",
     "noised_losses",
     "one_over_f",
     "power_spectrum",
     "score_of",
     "shape_error",
-    "share_divergence",
-    "shares",
     "sliced",
     "spectral_law",
     "sub_vp",
-    "three_views",
-    "vote_scatter",
 ]

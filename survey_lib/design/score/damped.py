@@ -2,13 +2,13 @@
 
 An image x gets a velocity w of the same shape. In units in which both have variance 1 at the end, ::
 
-    dx = pace w dt                dw = -pace (x + 2 w) dt + 2 sqrt(pace) dW
+    dx = rate w dt                dw = -rate (x + 2 w) dt + 2 sqrt(rate) dW
 
-a spring with as much friction as brings it to rest soonest. The paper's velocity is ``sqrt(M) w``, its rate ``beta =
-pace sqrt(M)`` and its friction ``Gamma = 2 sqrt(M)``; with its M = 1/4 and beta = 4 the pace is 8.
+a spring with as much friction as brings it to rest soonest. The paper's velocity is ``sqrt(M) w``, its ``beta =
+rate sqrt(M)`` and its friction ``Gamma = 2 sqrt(M)``; with its M = 1/4 and beta = 4 the rate is 8.
 
 States are z (B, 2, *event): ``z[:, 0]`` position, ``z[:, 1]`` velocity. Given x0 they are normal, the same for every
-pixel, and so the two are one noisy image in disguise: `Damped.denoiser` makes any ordinary denoiser serve.
+pixel, and so the two are one noisy image in disguise: `CriticallyDamped.denoiser` makes any ordinary denoiser serve.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from survey_lib.core.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class Damped:
+class CriticallyDamped:
     """The process, its exact laws, two samplers. ``gamma`` is the variance of the velocity at t = 0 (their 0.04)."""
 
-    pace: float = 8.0
+    rate: float = 8.0
     gamma: float = 0.04
 
     def __post_init__(self) -> None:
-        if not (self.pace > 0 and self.gamma > 0):
-            raise ValueError(f"pace and gamma are positive; got {self.pace:g} and {self.gamma:g}")
+        if not (self.rate > 0 and self.gamma > 0):
+            raise ValueError(f"rate and gamma are positive; got {self.rate:g} and {self.gamma:g}")
 
     # ------------------------------------------------------------------ exact laws
 
     def transition(self, t: Tensor | float, s: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """``mean, cov`` of ``z_t | z_s ~ N(mean z_s, cov)``, s < t: (..., 2, 2) each (Dockhorn et al. 2022, app. B.1).
 
-        With ``h = pace (t - s)``: ``mean = e^-h [[1 + h, h], [-h, 1 - h]]`` and ``cov = I - mean mean^T``.
+        With ``h = rate (t - s)``: ``mean = e^-h [[1 + h, h], [-h, 1 - h]]`` and ``cov = I - mean mean^T``.
         """
-        h = self.pace * (_time(t) - _time(s))
+        h = self.rate * (_time(t) - _time(s))
         e = torch.exp(-2 * h)
         mean = torch.exp(-h)[..., None, None] * _matrix(1 + h, h, -h, 1 - h)
         both = 2 * h**2 * e
@@ -119,7 +119,7 @@ class Damped:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """The reverse equation in plain steps: ``dx = -pace w``, ``dw = pace (x + 2 w + 4 score_w)``, and noise.
+        """The reverse equation in plain steps: ``dx = -rate w``, ``dw = rate (x + 2 w + 4 score_w)``, and noise.
 
         ``denoiser`` is one of `denoiser`. A step to 0 gives its answer, at rest: ``z[:, 0]`` is the image. Towards
         t = 0 the score of the velocity grows to ``1 / gamma`` and steps must shrink: take `grids.quadratic`.
@@ -129,7 +129,7 @@ class Damped:
 
         def step(z: Tensor, t: Tensor, s: Tensor) -> Tensor:
             x0 = _ask(denoiser, z, t, cond, callback)
-            h = self.pace * float(t - s)
+            h = self.rate * float(t - s)
             x, w = z.unbind(1)
             kick = protocols.normal(w.shape, generator, w.dtype).to(w.device)
             drift = x + 2 * w + 4 * self.score(z, x0, t)[:, 1]
@@ -152,7 +152,7 @@ class Damped:
         """Symmetric splitting (Dockhorn et al. 2022, alg. 1): half a step of the spring, the score, half a step again.
 
         The spring with its friction and noise is solved exactly by `transition` with the velocity turned round; the
-        rest, ``dw = 4 pace (score_w + w) dt``, takes one plain step with the score of the time where the step began,
+        rest, ``dw = 4 rate (score_w + w) dt``, takes one plain step with the score of the time where the step began,
         as in the authors' code. With ``order=2`` it is the midpoint rule with that of the time half-way, without which
         the second order of a symmetric splitting is lost.
 
@@ -162,18 +162,18 @@ class Damped:
             raise ValueError(f"the splitting has orders 1, as published, and 2; got {order!r}")
 
         def step(z: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            at, h = t if order == 1 else (t + s) / 2, 4 * self.pace * float(t - s)
-            x, w = self._swing(z, (t - s) / 2, generator).unbind(1)
+            at, h = t if order == 1 else (t + s) / 2, 4 * self.rate * float(t - s)
+            x, w = self._half_step(z, (t - s) / 2, generator).unbind(1)
             ahead = w
             for share in (0.5, 1.0)[2 - order :]:
                 here = torch.stack([x, ahead], 1)
                 x0 = _ask(denoiser, here, at, cond, callback)
                 ahead = w + share * h * (self.score(here, x0, at)[:, 1] + ahead)
-            return self._swing(torch.stack([x, ahead], 1), (t - s) / 2, generator)
+            return self._half_step(torch.stack([x, ahead], 1), (t - s) / 2, generator)
 
         return _walk(step, denoiser, z, times, cond, callback)
 
-    def _swing(self, z: Tensor, span: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _half_step(self, z: Tensor, span: Tensor, generator: torch.Generator | None) -> Tensor:
         """The forward process over ``span``, with the velocity's sign turned before and after: the way back."""
         turn = torch.tensor([1.0, -1.0], dtype=torch.float64)
         mean, cov = self.transition(span)

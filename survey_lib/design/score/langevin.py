@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.exponential import Level, combine, levels
+from survey_lib.core.exponential import Level, levels, linear_combination
 from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
 from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
@@ -145,7 +145,7 @@ def _step(
         return langevin_step(x, x0, at, rate, generator)
     z, noise = protocols.normal(x.shape, generator, x.dtype).to(x.device), at.sigma / at.alpha
     pull = precondition(at.alpha * x0 - x, noise)
-    return x + precondition(combine([rate / 2, math.sqrt(rate) * at.sigma], [pull, z]), noise)
+    return x + precondition(linear_combination([rate / 2, math.sqrt(rate) * at.sigma], [pull, z]), noise)
 
 
 def _check(steps: int, rate: float) -> None:

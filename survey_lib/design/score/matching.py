@@ -139,7 +139,7 @@ def noised_losses(sigma: float, generator: torch.Generator | None) -> dict[str, 
     }
 
 
-def vote_scatter(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Tensor) -> float:
+def gradient_noise(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Tensor) -> float:
     """How far one example misjudges the size of a score, ``loss(score, x)`` a function of it and of data (B, D).
 
     With ``(1 + theta) score`` in place of the score, all losses of this module have the same mean derivative in theta

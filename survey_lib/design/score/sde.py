@@ -41,7 +41,7 @@ def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
     return Schedule(vp.alpha, sigma, inverse, "sub_vp")
 
 
-class Views(NamedTuple):
+class Trajectories(NamedTuple):
     """States at every time of a grid, (T, B, *event) each, from the same start."""
 
     times: Tensor
@@ -50,7 +50,7 @@ class Views(NamedTuple):
     ode: Tensor
 
 
-def three_views(
+def ddpm_sde_ode(
     denoiser: Denoiser,
     schedule: Schedule,
     x: Tensor,
@@ -58,7 +58,7 @@ def three_views(
     *,
     substeps: int = 8,
     generator: torch.Generator,
-) -> Views:
+) -> Trajectories:
     """The same ``x`` at ``times[0]`` walked down as DDPM's chain, as the reverse SDE and as the probability flow.
 
     Each takes ``substeps`` equal steps from one time to the next: `ancestral`, `euler_maruyama`, `multistep` of order
@@ -76,7 +76,7 @@ def three_views(
         end = walk(callback=lambda y, t, x0: seen.append(y))
         return torch.stack([*seen[::substeps], end])
 
-    return Views(
+    return Trajectories(
         times,
         states(partial(ancestral, denoiser, Gaussian(schedule), x, fine, generator=generator)),
         states(partial(euler_maruyama, denoiser, schedule, x, fine, generator=generator)),
@@ -97,7 +97,7 @@ def mixture_cdf(law: GaussianMixture, x: Tensor, t: Tensor | float, schedule: Sc
     return (torch.special.ndtr(z) * law.weights).sum(-1)
 
 
-def cdf_gap(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: Schedule) -> float:
+def ks_distance(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: Schedule) -> float:
     """The largest distance between the distribution function of ``states`` (B, 1) and the exact one (Kolmogorov).
 
     Of B independent draws from the law itself it exceeds ``1.36 / sqrt(B)`` once in twenty times.
@@ -107,9 +107,9 @@ def cdf_gap(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: S
     return float(torch.maximum(steps[1:] - exact, exact - steps[:-1]).max())
 
 
-def chance_gap(count: int, level: float = 0.05) -> float:
-    """What `cdf_gap` of ``count`` exact draws exceeds in a share ``level`` of cases: ``sqrt(log(2 / level) / 2count)``.
+def ks_critical_value(count: int, level: float = 0.05) -> float:
+    """Critical value of `ks_distance` for ``count`` draws at ``level``: ``sqrt(log(2 / level) / 2 count)``.
 
-    An upper bound for every count (Dvoretzky, Kiefer & Wolfowitz; Massart 1990).
+    An upper bound for every count (Dvoretzky, Kiefer & Wolfowitz 1956; Massart 1990).
     """
     return math.sqrt(math.log(2 / level) / (2 * count))

@@ -14,14 +14,14 @@ from torch import Tensor
 from survey_lib.core.exact import GaussianMixture
 
 
-def shares(x: Tensor, law: GaussianMixture) -> Tensor:
-    """Which part of ``x`` (B, D) is nearest to the centre of each spot: (K,) in float64."""
+def mode_frequencies(x: Tensor, law: GaussianMixture) -> Tensor:
+    """Fraction of the points ``x`` (B, D) nearest to each mode: (K,) in float64."""
     return _nearest(x, law).bincount(minlength=len(law.means)).double() / len(x)
 
 
-def share_divergence(x: Tensor, law: GaussianMixture) -> float:
-    """``KL(shares | weights)`` in nats. B perfect draws have ``(K - 1) / 2B`` of it by chance."""
-    found = shares(x, law)
+def mode_divergence(x: Tensor, law: GaussianMixture) -> float:
+    """``KL(frequencies | weights)`` in nats. B perfect draws have ``(K - 1) / 2B`` of it by chance."""
+    found = mode_frequencies(x, law)
     return float(torch.xlogy(found, found / law.weights).sum())
 
 

@@ -6,47 +6,47 @@
 * `learned`: grids and coefficients found by gradients, through the sampler or from the bound.
 """
 
-from survey_lib.process.scheduling.bounds import Paths, Table, bound_table, cheapest_paths
+from survey_lib.process.scheduling.bounds import BoundTable, ShortestPaths, bound_table, shortest_paths
 from survey_lib.process.scheduling.chains import (
-    Probe,
+    DenoisingError,
     come_closer,
-    consistent,
+    denoising_error,
     nearest,
     optimal_variance,
-    probe,
+    projected,
     subsequence,
     variance_grid,
 )
-from survey_lib.process.scheduling.learned import FewSteps, StepNetwork, kernel_distance, learn
+from survey_lib.process.scheduling.learned import LearnedSampler, StepNetwork, fit, kernel_distance
 from survey_lib.process.scheduling.search import (
     Search,
     coordinate_search,
     error_by_step,
     exhaustive_search,
-    stretched,
+    resample_grid,
     trajectory_error,
 )
 
 __all__ = [
-    "FewSteps",
-    "Paths",
-    "Probe",
+    "BoundTable",
+    "DenoisingError",
+    "LearnedSampler",
     "Search",
+    "ShortestPaths",
     "StepNetwork",
-    "Table",
     "bound_table",
-    "cheapest_paths",
     "come_closer",
-    "consistent",
     "coordinate_search",
+    "denoising_error",
     "error_by_step",
     "exhaustive_search",
+    "fit",
     "kernel_distance",
-    "learn",
     "nearest",
     "optimal_variance",
-    "probe",
-    "stretched",
+    "projected",
+    "resample_grid",
+    "shortest_paths",
     "subsequence",
     "trajectory_error",
     "variance_grid",

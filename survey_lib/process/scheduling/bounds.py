@@ -22,11 +22,11 @@ from torch import Tensor
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.losses import prior_kl, reconstruction
 from survey_lib.core.protocols import Denoiser, check_times
-from survey_lib.process.scheduling.chains import asked, interpolate
+from survey_lib.process.scheduling.chains import evaluate_at, interpolate
 
 
 @dataclass(frozen=True)
-class Table:
+class BoundTable:
     """The bound on every walk over ``times`` (G + 1,), in nats an image (a mean over the images asked).
 
     error: ``E |x0 - x0_hat|^2`` a dimension at ``times[:-1]``; last: the price of stepping from each of these to the
@@ -46,7 +46,7 @@ class Table:
         count = len(self.times)
         costs = torch.full((count, count), math.inf, dtype=torch.float64)
         i, j = torch.triu_indices(count - 1, count - 1, offset=1)
-        costs[i, j] = self.dims * step_price(self.corruption, self.times[i], self.times[j], self.error[i])
+        costs[i, j] = self.dims * step_cost(self.corruption, self.times[i], self.times[j], self.error[i])
         costs[:-1, -1] = self.last
         return costs
 
@@ -60,11 +60,11 @@ class Table:
             raise ValueError(f"the table prices walks from t = {self.times[0]:g}; this one starts at {t[0]:g}")
         at = self.corruption.schedule.lam(t)
         error = interpolate(at, lam, self.error.log()).exp()
-        steps = step_price(self.corruption, t[:-1], t[1:], error[:-1]).sum()
+        steps = step_cost(self.corruption, t[:-1], t[1:], error[:-1]).sum()
         return self.prior + self.dims * steps + interpolate(at[-1], lam, self.last)
 
 
-def step_price(corruption: Gaussian, t: Tensor, s: Tensor, error: Tensor) -> Tensor:
+def step_cost(corruption: Gaussian, t: Tensor, s: Tensor, error: Tensor) -> Tensor:
     """``KL(q(x_s | x_t, x0) || p(x_s | x_t))`` a dimension in nats, in expectation; t, s, error are (P,), s > 0."""
     _, on_x0, variance = corruption.coefficients(t, s)
     bridge = replace(corruption, variance=None).coefficients(t, s)[2]
@@ -80,7 +80,7 @@ def bound_table(
     bins: float | None = 2 / 255,
     cond: Any = None,
     generator: torch.Generator,
-) -> Table:
+) -> BoundTable:
     """One pass over the grid ``times`` (falling to 0) with images ``x0`` (B, ...): G evaluations of the batch.
 
     ``bins`` is the spacing of the data's values, as in `losses.reconstruction`. The corruption has ``eta > 0``.
@@ -91,15 +91,15 @@ def bound_table(
     if corruption.eta == 0:
         raise ValueError("a chain without noise gives almost all data density zero: take eta > 0")
     errors, last = [], []
-    for t, x_t, answer, error in asked(denoiser, corruption, x0, times[:-1], cond, generator):
+    for t, x_t, answer, error in evaluate_at(denoiser, corruption, x0, times[:-1], cond, generator):
         errors.append(error)
         last.append(reconstruction(corruption, x_t, x0, answer, t, bins=bins).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
-    return Table(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
+    return BoundTable(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 
 
 @dataclass(frozen=True)
-class Paths:
+class ShortestPaths:
     """The cheapest walk of every length from the first node to the last.
 
     costs: (K,), of the best walk of 1, 2, ... K steps, infinite where there is none; came_from: (K, n).
@@ -120,7 +120,7 @@ class Paths:
         return torch.tensor(nodes[::-1])
 
 
-def cheapest_paths(costs: Tensor, steps: int | None = None) -> Paths:
+def shortest_paths(costs: Tensor, steps: int | None = None) -> ShortestPaths:
     """Dynamic programming over a table of steps (Watson et al. 2021, alg. 1): optimal, for every length at once.
 
     ``best[k][j] = min_i best[k - 1][i] + costs[i][j]``: the best walk of k steps to j ends with some step i -> j,
@@ -141,4 +141,4 @@ def cheapest_paths(costs: Tensor, steps: int | None = None) -> Paths:
         best, before = (best[:, None] + costs).min(0)
         ends.append(best[-1])
         came_from.append(before)
-    return Paths(torch.stack(ends), torch.stack(came_from))
+    return ShortestPaths(torch.stack(ends), torch.stack(came_from))

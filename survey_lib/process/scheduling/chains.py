@@ -88,7 +88,7 @@ def variance_grid(steps: int, schedule: Schedule, power: int = 1, first: float =
 
 
 @dataclass(frozen=True)
-class Probe:
+class DenoisingError:
     """What one pass of a frozen denoiser over falling ``times`` (G,) tells, a mean over images and dimensions.
 
     error: ``E |x0 - x0_hat|^2``; power: ``E |eps_hat|^2``; both (G,) in float64.
@@ -99,7 +99,7 @@ class Probe:
     error: Tensor
     power: Tensor
 
-    def known_noise(self, t: Tensor | float, by: str = "error") -> Tensor:
+    def explained_noise(self, t: Tensor | float, by: str = "error") -> Tensor:
         """The part of the noise that the denoiser knows, ``1 - E |eps - eps_hat|^2``; linear in lam between times.
 
         ``by="power"`` takes ``E |eps_hat|^2``, Analytic-DPM's Gamma (Bao et al. 2022, eq. 8): the same where the
@@ -112,7 +112,7 @@ class Probe:
         return interpolate(self.schedule.lam(t), lam, known)
 
 
-def probe(
+def denoising_error(
     denoiser: Denoiser,
     schedule: Schedule,
     x0: Tensor,
@@ -120,7 +120,7 @@ def probe(
     *,
     cond: Any = None,
     generator: torch.Generator,
-) -> Probe:
+) -> DenoisingError:
     """Ask a denoiser once at each of ``times`` about noised images ``x0`` (B, ...): G evaluations of the batch.
 
     ``times`` fall and lie where ``alpha`` and ``sigma`` are positive: leave off a last 0.
@@ -130,13 +130,13 @@ def probe(
     if not (alpha.min() > 0 and sigma.min() > 0):
         raise ValueError("a denoiser is probed where there is data and noise, alpha > 0 and sigma > 0; cut the grid")
     corruption, errors, power = Gaussian(schedule), [], []
-    for t, x_t, answer, error in asked(denoiser, corruption, x0, times, cond, generator):
+    for t, x_t, answer, error in evaluate_at(denoiser, corruption, x0, times, cond, generator):
         errors.append(error)
         power.append(corruption.eps(x_t.double(), answer.double(), t).square().mean().cpu())
-    return Probe(schedule, times, torch.stack(errors), torch.stack(power))
+    return DenoisingError(schedule, times, torch.stack(errors), torch.stack(power))
 
 
-def asked(
+def evaluate_at(
     denoiser: Denoiser, corruption: Gaussian, x0: Tensor, times: Tensor, cond: Any, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """``t, x_t, answer, E |x0 - answer|^2`` at each of ``times``: images noised, the denoiser asked once about them."""
@@ -146,7 +146,7 @@ def asked(
         yield t, x_t, answer, (answer - x0).double().square().mean().cpu()
 
 
-def optimal_variance(measured: Probe, *, by: str = "error", eta: float = 1.0) -> Variance:
+def optimal_variance(measured: DenoisingError, *, by: str = "error", eta: float = 1.0) -> Variance:
     """The best variance of every reverse step for this denoiser, for ``Gaussian(schedule, eta, variance=...)``.
 
     Analytic-DPM (Bao et al. 2022, theorem 1): of all steps ``N(mean, w I)`` around the denoiser's own mean, ``w =
@@ -154,7 +154,7 @@ def optimal_variance(measured: Probe, *, by: str = "error", eta: float = 1.0) ->
     ``by="error"`` this holds for every denoiser, exact or not; ``by="power"`` is the paper's estimate. It is said of
     steps between normal laws: of the last step to values on a lattice (`losses.reconstruction`) it says nothing.
     """
-    return partial(analytic_variance, mean_square_eps=partial(measured.known_noise, by=by), eta=eta)
+    return partial(analytic_variance, mean_square_eps=partial(measured.explained_noise, by=by), eta=eta)
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 # ---------------------------------------------------------------- where the walk begins
 
 
-def consistent(denoiser: Denoiser, project: Callable[[Tensor], Tensor]) -> Denoiser:
+def projected(denoiser: Denoiser, project: Callable[[Tensor], Tensor]) -> Denoiser:
     """A denoiser whose answer is made to agree with a measurement: ``project(E[x0 | x_t])``.
 
     ``project`` puts back what is known: pixels seen, for in-painting; the means of blocks, for super-resolution.
@@ -192,4 +192,4 @@ def come_closer(
     """
     times = check_times(times)
     x = corruption.corrupt(estimate, times[0], generator=generator)
-    return ancestral(consistent(denoiser, project), corruption, x, times, cond=cond, generator=generator)
+    return ancestral(projected(denoiser, project), corruption, x, times, cond=cond, generator=generator)

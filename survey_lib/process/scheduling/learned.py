@@ -1,8 +1,8 @@
 """Grids and coefficients found by gradients; the denoiser stays frozen.
 
-`FewSteps` is a sampler whose times and coefficients are parameters (DDSS, Watson et al. 2022): gradients pass through
-the whole short walk. `StepNetwork` says at a noise level, and with so many steps to go, how far to step (BDDM, Lam et
-al. 2022), and serves every number of steps. `learn` trains either on any loss.
+`LearnedSampler` has times and coefficients as parameters, and gradients pass through its whole trajectory (DDSS, Watson
+et al. 2022). `StepNetwork` predicts the next step size from the noise level and the number of remaining steps (BDDM,
+Lam et al. 2022); one network serves every number of steps. `fit` trains either on any loss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from survey_lib.core.protocols import Denoiser, check_times
 from survey_lib.core.schedules import Schedule
 
 
-class FewSteps(nn.Module):
+class LearnedSampler(nn.Module):
     """A sampler of few steps with free times and coefficients: GGDM in small (Watson et al. 2022, sec. 4).
 
     ``x_s = keep x_t + gain (x0 + lean_i (x0 - x0_before))`` with DDIM's keep and gain. ``lean = 0`` is DDIM; a
@@ -103,7 +103,7 @@ class StepNetwork(nn.Module):
         return self.inside(torch.stack([done, done.new_tensor(1 / left), done.new_tensor(math.log(left) / 3)]))
 
 
-def learn(
+def fit(
     parameters: nn.Module, loss: Callable[[], Tensor], *, rounds: int, rate: float = 0.03, clip: float = 1.0
 ) -> list[float]:
     """Adam on ``loss()`` with a falling rate; returns the losses, and leaves the parameters where they ended.

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from survey_lib.core.exponential import Level, combine, ddim, levels
+from survey_lib.core.exponential import Level, ddim, levels, linear_combination
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser, check_times
 from survey_lib.core.schedules import Schedule
@@ -52,7 +52,7 @@ def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tens
     states = list(itertools.accumulate(pieces, walk, initial=x))
     shares = []
     for i, (start, end) in enumerate(pairwise(grid)):
-        y = combine(ddim(start, end), [states[i], denoiser(states[i], start.t)])
+        y = linear_combination(ddim(start, end), [states[i], denoiser(states[i], start.t)])
         for piece in pieces[i + 1 :]:
             y = walk(y, piece)
         shares.append((y - states[-1]).square().mean().sqrt().cpu())
@@ -130,7 +130,7 @@ def _moved(schedule: Schedule, times: Tensor, i: int, by: float) -> Tensor:
     return trial
 
 
-def stretched(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
+def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
     """A grid found for one number of steps, for another: its lam as a function of i / steps, made of straight lines.
 
     So align-your-steps (Sabour et al. 2024) serves every number with one search. The first and the last finite lam
@@ -138,7 +138,7 @@ def stretched(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
     Raises ValueError for fewer than 2 steps.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"a stretched grid keeps both ends and has 2 steps or more; got {steps!r}")
+        raise ValueError(f"a resampled grid keeps both ends and has 2 steps or more; got {steps!r}")
     times = check_times(times)
     if steps == len(times) - 1:
         return times
