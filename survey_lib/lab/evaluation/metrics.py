@@ -258,7 +258,9 @@ def within_class_std(features: Tensor, labels: Tensor) -> float:
     classes = [features[labels == label] for label in labels.unique()]
     variances = [members.var(0).sum() for members in classes if len(members) > 1]
     if not variances:
-        raise ValueError(f"a spread within classes needs two examples of one class; got {len(labels)} of as many classes")
+        raise ValueError(
+            f"a spread within classes needs two examples of one class; got {len(labels)} of as many classes"
+        )
     return float(torch.stack(variances).mean().sqrt())
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
