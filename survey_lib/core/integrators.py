@@ -5,7 +5,7 @@ All take ``(denoiser, schedule, x, times)``, with ``x`` the state at ``times[0]`
 Two kinds of step have order 1 and take one evaluation in every method, because no finite polynomial reaches infinite
 ``lam``: from pure noise and to clean data. Order k means that the distance to the exact trajectory shrinks as
 ``steps^-k`` on a grid without these two. Each method raises TypeError or ValueError for invalid arguments before its
-first step, and FloatingPointError if its samples are not finite.
+first step, and FloatingPointError if none of its samples is finite.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def log_likelihood(
     ys, changes = _solve(velocity, state, lams.to(x0.device), rtol, atol)
     noise = low.sigma / _norm(low)
     prior = -0.5 * (ys[-1] / noise).flatten(1).square().sum(1) - dims * math.log(noise * math.sqrt(2 * math.pi))
-    return check_end(prior + changes[-1] + dims * math.log(high.alpha / _norm(high)))
+    return prior + changes[-1] + dims * math.log(high.alpha / _norm(high))
 
 
 def bits_per_dim(nats: Tensor, dims: int, *, bin_width: float | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 `ancestral` is the loop of the whole course. The others solve the reverse SDE, follow the probability flow with noise
 added back, or take Langevin steps at each noise level. Each raises TypeError or ValueError for invalid arguments
-before its first step, and FloatingPointError if its samples are not finite.
+before its first step, and FloatingPointError if none of its samples is finite.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def main() -> None:
     "-p", "--parameter", "pairs", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter."
 )
 @click.option("--profile", metavar="|".join(("auto", *PROFILES)), help="How much to compute (short for -p profile).")
-@click.option("--dataset", metavar="NAME", help="Which images, or a folder of them (short for -p dataset).")
+@click.option("--dataset", metavar="NAME", help="Which images: glyphs, mnist, … (short for -p dataset).")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=HOME / "build", help="Default: build/."
 )
@@ -76,7 +76,7 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at a time. Default: one for each core.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on this dask cluster, on the same file system.")
 @click.option("--again", is_flag=True, help="Do finished runs again.")
-@click.option("--shipped", is_flag=True, help="For authors: write the records that come with the course.")
+@click.option("--shipped", is_flag=True, help="For authors: renew the results that come with the course.")
 @click.option(
     "--timeout", type=click.IntRange(1), metavar="SECONDS", help="The longest a cell may take. Default: half a day."
 )
@@ -90,18 +90,21 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     data/sweeps). What is finished is not done again, so a sweep that was stopped goes on where it was. A run that
     fails stops no other; it is listed with its notebook, and the exit code is 1."""
     from survey_lib.course.sweeps import sweep
-    from survey_lib.lab.experiments import records
+    from survey_lib.lab.experiments import store
 
     planned = sweep.read(file)
-    where = records.shipped() if shipped else records.destination()
+    where = out.absolute() / "results" if shipped else store.destination()
     options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
     options |= {"cell_seconds": timeout} if timeout else {}
     found = _sweep(planned, out, options)
+    if shipped:
+        store.ship(where)
     failed = [one for one in found if one.error]
-    click.echo(f"\n{len(found) - len(failed)} of {len(found)} runs passed; their records are in {_near(where)}")
+    kept = _near(store.shipped() if shipped else where)
+    click.echo(f"\n{len(found) - len(failed)} of {len(found)} runs passed; their results are in {kept}")
     for one in failed:
-        kept = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
-        click.echo(f"failed: {one.label}: {one.error}{kept}")
+        where = f"\n    {_near(one.notebook)}" if one.notebook.exists() else ""
+        click.echo(f"failed: {one.label}: {one.error}{where}")
     sys.exit(bool(failed))
 
 
@@ -127,51 +130,69 @@ def lab(lesson) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU as in cuda:1.")
-@click.option("--steps", type=click.IntRange(1), help="Fewer steps than the recipe's, to try it out.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or one GPU as in cuda:1.")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="A trial of N steps, kept apart from the lessons.")
 def train(name, device, steps) -> None:
     """Make a shipped checkpoint from scratch.
 
-    A stopped training resumes (a classifier, a matter of minutes, begins anew). Without NAME, the names are listed."""
-    from survey_lib.lab.training import recipes, trainings
+    A training that was stopped resumes. Without NAME, the names are listed. A trial, with --steps, goes to a folder of
+    its own under build/checkpoints, and no lesson reads it."""
+    from survey_lib.lab.training import checkpoints, recipes
 
     if name is None:
-        click.echo("\n".join([*recipes.names(), *trainings.names()]))
+        click.echo("\n".join(recipes.names()))
         return
-    make = trainings.train if name in trainings.names() else recipes.train
-    click.echo(f"saved {make(name, device=device, steps=steps)}")
+    path = recipes.train(name, device=device, steps=steps, root=checkpoints.folder() if steps is None else None)
+    click.echo(f"saved {_near(path)}" + ("" if steps is None else ", a trial: lessons go on using data/checkpoints"))
 
 
 @main.command()
 @click.argument("experiment", required=False)
-@click.option("--lesson", metavar="LESSON", help="Of this lesson alone: its number or its name.")
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
-@click.option("--profile", metavar="PROFILE", help="With this profile alone.")
-@click.option("--each", is_flag=True, help="A row for every record; without it seeds share one.")
-def results(experiment, lesson, dataset, profile, each) -> None:
+def results(experiment, dataset) -> None:
     """Show what was measured, and what is older than its code.
 
-    All, or one EXPERIMENT as in 01.steps."""
-    from survey_lib.lab.experiments import records
-    from survey_lib.lab.experiments import results as shown
+    All experiments, those of a lesson (10), or one EXPERIMENT (10.sweep)."""
+    from survey_lib.lab.experiments import Results, store
 
-    table = shown.select(records.load(experiment), lesson=lesson, dataset=dataset, profile=profile)
-    if table.empty:
-        click.echo(
-            f"There are no records{f' of {experiment}' if experiment else ''} yet: lessons write them as they run."
-        )
-        return
-    click.echo(shown.show(table, each=each))
+    shown, old = 0, 0
+    for name in store.select(experiment):
+        rows = store.load(name)
+        for one in sorted(set(rows["dataset"]) if dataset is None else {dataset} & set(rows["dataset"])):
+            click.echo(f"{Results.of(name, one).table(caption=name)}\n")
+        rows = rows if dataset is None else rows[rows["dataset"] == dataset]
+        shown, old = shown + len(rows), old + int((rows["stale"] != "").sum())
+    if not shown:
+        raise ValueError(f"no results{f' of {experiment}' if experiment else ''}{f' on {dataset}' if dataset else ''}")
+    click.echo(f"{shown} results, {old} of them older than their code.")
+
+
+@main.command()
+@click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: data/results/local.")
+def ship(folder) -> None:
+    """For authors: fold local results into the tables that come with the course.
+
+    Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
+    from survey_lib.lab.experiments import store
+
+    changed = store.ship(folder)
+    click.echo(f"shipped: {', '.join(changed) or 'nothing new'}")
 
 
 @main.command()
 @click.argument("lesson", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
-def claims(lesson, dataset) -> None:
-    """Show each claim with its computed verdict."""
+@click.option("--write", is_flag=True, help="For authors: write the README's tables and data/claims/README.md again.")
+def claims(lesson, dataset, write) -> None:
+    """Show each claim with our test and its verdict."""
     from survey_lib.course import claims
+    from survey_lib.course.publishing import notebooks
 
-    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None, dataset=dataset)))
+    if write:
+        _write_generated()
+        return
+    number = notebooks.select([lesson])[0].number if lesson else None
+    click.echo(str(claims.ledger(number, dataset=dataset)))
 
 
 @main.command()
@@ -192,29 +213,34 @@ def assignment(lesson, out) -> None:
 def outputs(lesson, only_readme) -> None:
     """For authors: renew the outputs that lessons carry.
 
-    Runs them with the profile cpu, puts clean outputs into notebooks/, their records into data/results/, and the map
+    Runs them with the profile cpu, puts clean outputs into notebooks/, their results into data/results/, and the map
     of lessons and the table of claims into the README."""
-    from survey_lib.course import claims
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
-    from survey_lib.lab.experiments import records
+    from survey_lib.lab.experiments import store
 
-    out, readme = HOME / "build", HOME / "README.md"
+    out = HOME / "build"
     if not only_readme:
-        chosen = sorted(
-            notebooks.select(lesson), key=lambda one: one.number == "00"
-        )  # it shows what the others measured
-        with _records_to(records.shipped()):
+        # lesson 00 shows what the others measured
+        chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
+        with _results_to(out / "results"):
             outcomes = _run(chosen, {"profile": "cpu"}, out, None)
+        store.ship(out / "results")
         for one, outcome in zip(chosen, outcomes, strict=True):
             committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    ledger = claims.ledger(table=records.load(folder=records.shipped()))
-    write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
+    _write_generated()
+
+
+def _write_generated() -> None:
+    from survey_lib.course.publishing import outputs as committed
+
+    for path, text in committed.generated().items():
+        write_atomically(path, text.encode())
 
 
 @contextmanager
-def _records_to(folder: Path) -> Iterator[None]:
-    """Kernels that start meanwhile write their records to ``folder``."""
+def _results_to(folder: Path) -> Iterator[None]:
+    """Let kernels that start meanwhile keep their results in ``folder``, beside the shipped results alone."""
     before = os.environ.get("SURVEY_RESULTS")
     os.environ["SURVEY_RESULTS"] = str(folder)
     try:
@@ -289,14 +315,14 @@ def _run(chosen, given, out: Path, timeout):
     """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
     from tqdm import tqdm
 
-    from survey_lib.course.publishing import pages, runner
+    from survey_lib.course.publishing import index, layout, pages, runner
 
     done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
     bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
 
-    def on_cell(lesson, index, cells, heading) -> None:
-        bar.n = done + index
-        bar.set_description_str(f"{lesson.name}, cell {index + 1} of {cells}: {heading}"[:90])
+    def on_cell(lesson, at, cells, heading) -> None:
+        bar.n = done + at
+        bar.set_description_str(f"{lesson.name}, cell {at + 1} of {cells}: {heading}"[:90])
 
     def on_done(outcome) -> None:
         nonlocal done
@@ -307,7 +333,7 @@ def _run(chosen, given, out: Path, timeout):
 
     with bar:
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{pages.summary(outcomes)}\n\nRead them: {pages.write(out)}")
+    click.echo(f"\n{index.summary(outcomes, layout.verdicts())}\n\nRead them: {pages.write(out)}")
     return outcomes
 
 

@@ -47,7 +47,7 @@ from survey_lib.lab.data import load
 from survey_lib.lab.evaluation import metrics
 from survey_lib.lab.evaluation.cost import CountCalls, Ratio
 from survey_lib.lab.evaluation.speed import fast
-from survey_lib.lab.experiments import records
+from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
 from survey_lib.lab.training import checkpoints
 from survey_lib.process import scheduling
@@ -216,7 +216,7 @@ def measure(subject: Subject, seed: int, times: Tensor, peers: list[Scheduler]) 
 def fewest(subject: Subject, times: Tensor, exact: dict[int, float], margin: float = 1.05, most: int = 25) -> int:
     """The fewest evaluations of ours with a mean FD within ``margin`` of the exact path's; its grid stretched."""
     for evaluations in range(3, most):
-        grid = scheduling.stretched(times, evaluations, CHAIN)
+        grid = scheduling.resample_grid(times, evaluations, CHAIN)
         fd = [
             subject.frechet(in_batches(partial(subject.ours, times=grid), subject.noise(seed, subject.sizes.count)))
             for seed in exact
@@ -252,7 +252,7 @@ def _over_best(seeds: Iterable[list[Score]], field: str, of: int = 2) -> Ratio:
 
 
 def _report(subject: Subject, evaluations: int, times: Tensor, scores: dict[int, list[Score]]) -> None:
-    """Print what every sampler reached and what bounds it, and keep it as records."""
+    """Print what every sampler reached and what bounds it, and keep the results."""
     rows = []
     for row in zip(*scores.values(), strict=True):
         fd, error = ([getattr(score, field) for score in row] for field in ("fd", "error"))
@@ -260,9 +260,9 @@ def _report(subject: Subject, evaluations: int, times: Tensor, scores: dict[int,
         rows.append({"sampler": row[0].name, "FD": values["fd"], "error": values["error"]})
         for seed, score in zip(scores, row, strict=True):
             run = replace(runtime.start("benchmarks", seed=seed), dataset=subject.dataset)
-            records.save("bench.sampling", run, settings={"sampler": score.name, "budget": evaluations},
+            store.save("bench.sampling", run, {"sampler": score.name, "nfe": evaluations},
                          quality={"fd": score.fd, "error": score.error}, evaluations=evaluations,
-                         samples={"fd": subject.sizes.count, "error": subject.sizes.paths})  # fmt: skip
+                         images=subject.sizes.count)  # fmt: skip
     ends = rows[:3] + sorted(rows[3:], key=lambda row: row["FD"])
     print(table(ends, caption=f"{subject.dataset}, {evaluations} evaluations, mean of {len(scores)} seeds"))
     print("noise levels of our grid:", ", ".join(f"{u:.3g}" for u in torch.exp(-CHAIN.lam(times[:-1])).tolist()))

@@ -1,82 +1,168 @@
-"""Predictions: what a reader expects before a lesson measures, and the score at its end."""
+"""Predictions: a question with choices before a lesson measures, and the measured answer at its end.
+
+`predict` shows buttons where a kernel runs and a plain list elsewhere; no answer is stored. `compare` shows the
+questions with what was measured, and beside it the reader's own choice where one was made::
+
+    predictions = [
+        predict("blur", "The first sample is …", ("a digit", "noise")),
+        predict("gain", "Ten times the steps divide the error by …", (2, 5, 10)),
+    ]
+    compare(predictions, {"blur": "noise", "gain": errors[5] / errors[50]})
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
+from typing import Any
+
+import ipywidgets
+from IPython.display import display
+
+from survey_lib.lab.plots.labels import number
+from survey_lib.lab.widgets.sliders import WIDGET
+
+NOT_MEASURED = "not measured yet"
 
 
-@dataclass(frozen=True)
 class Prediction:
-    """An answer given before the measurement: one of ``choices``, or a number that counts within a factor."""
+    """A question with its choices, made by `predict`. ``chosen`` is the choice that the reader clicked, or None."""
 
-    key: str
-    question: str
-    answer: str | float
-    choices: tuple[str, ...] = ()
-    factor: float = 2.0
+    def __init__(self, key: str, question: str, choices: tuple[str, ...], bounds: tuple[float, ...] = ()):
+        self.key, self.question, self.choices, self.bounds = key, question, choices, bounds
+        self.buttons = ipywidgets.ToggleButtons(options=choices, value=None, style={"button_width": "auto"})
+        self.box = ipywidgets.VBox([ipywidgets.HTML(escape(question)), self.buttons])
 
-    def right(self, measured: str | float) -> bool:
-        """The same choice, or a number at most ``factor`` away from the measured one."""
-        if self.choices:
-            return self.answer == measured
-        if self.answer * measured <= 0:
-            return self.answer == measured
-        return abs(math.log(self.answer / measured)) <= math.log(self.factor) + 1e-12
+    @property
+    def chosen(self) -> str | None:
+        return self.buttons.value
+
+    def choice_of(self, measured: str | float | None) -> str | None:
+        """Return the choice that holds a measured value; None for a value that was not measured.
+
+        Raises ValueError for a text that is not among the choices, and TypeError for a number among texts.
+        """
+        if measured is None:
+            return None
+        if not self.bounds:
+            if not isinstance(measured, str):
+                raise TypeError(f"the answer to {self.key!r} is one of {', '.join(self.choices)}; got {measured!r}")
+            if measured not in self.choices:
+                raise ValueError(f"{measured!r} is not among the choices of {self.key!r}: {', '.join(self.choices)}")
+            return measured
+        if isinstance(measured, str) or math.isnan(measured):
+            raise ValueError(f"the answer to {self.key!r} is a number; got {measured!r}")
+        return self.choices[sum(measured >= bound for bound in self.bounds)]
+
+    def __repr__(self) -> str:
+        return "\n".join([self.question, *(f"  - {choice}" for choice in self.choices)])
+
+    def _repr_html_(self) -> str:
+        choices = "".join(f"<li>{escape(choice)}</li>" for choice in self.choices)
+        return f"<p>{escape(self.question)}</p><ul>{choices}</ul>"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return _bundle(self, self.box)
+
+
+class Comparison:
+    """Questions beside what was measured, and beside the reader's choices, which it follows while a kernel runs."""
+
+    def __init__(self, rows: Sequence[tuple[Prediction, str]]):
+        self.rows = tuple(rows)
+        self.box = ipywidgets.HTML(self._repr_html_())
+        for prediction, _ in self.rows:
+            prediction.buttons.observe(self._show, names="value")
+
+    def _show(self, change: Mapping[str, Any]) -> None:
+        self.box.value = self._repr_html_()
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        rows = [(prediction.question, measured) for prediction, measured in self.rows]
+        if not any(prediction.chosen for prediction, _ in self.rows):
+            return ("question", "measured"), rows
+        chosen = (prediction.chosen or "" for prediction, _ in self.rows)
+        return ("question", "measured", "you chose"), [(*row, one) for row, one in zip(rows, chosen, strict=True)]
+
+    def __repr__(self) -> str:
+        header, rows = self._table()
+        lines = []
+        for question, *answers in rows:
+            told = (f"  {name}: {text}" for name, text in zip(header[1:], answers, strict=True) if text)
+            lines += [question, *told]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        header, rows = self._table()
+        head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in header)
+        body = "".join(
+            f"<tr>{''.join(f'<td style=text-align:left>{escape(text)}</td>' for text in row)}</tr>" for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return _bundle(self, self.box)
 
 
 def predict(
-    key: str, question: str, answer: str | float, choices: Sequence[str] = (), factor: float = 2.0
+    key: str, question: str, choices: Sequence[str | float], *, show: Callable[[Prediction], Any] = display
 ) -> Prediction:
-    """Write down a prediction. Raises ValueError for a choice that is not offered, TypeError for what is no number."""
-    if choices and answer not in choices:
-        raise ValueError(f"{answer!r} is none of the choices: {', '.join(choices)}")
-    if not choices and (isinstance(answer, bool) or not isinstance(answer, int | float)):
-        raise TypeError(f"the prediction {key!r} is a number; got {answer!r}")
-    return Prediction(key, question, answer, tuple(choices), factor)
+    """Show a question with its choices, before anything is measured, and return it for `compare`.
+
+    key       : the name under which `compare` finds the measured answer
+    question  : ends where the choice goes on
+    choices   : two texts or more; or rising numbers, which bound the ranges that a measured number falls into
+    show      : called with the prediction; IPython's ``display`` by default
+
+    Raises ValueError for choices that are fewer than two, repeated, or bounds that do not rise.
+    """
+    choices = tuple(choices)
+    if choices and all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in choices):
+        if any(low >= high for low, high in pairwise(choices)):
+            raise ValueError(f"the bounds of {key!r} rise; got {', '.join(map(str, choices))}")
+        made = Prediction(key, question, _ranges(choices), choices)
+    else:
+        if wrong := [one for one in choices if not isinstance(one, str)]:
+            raise TypeError(f"the choices of {key!r} are texts, or numbers that bound ranges; got {wrong[0]!r}")
+        if len(set(choices)) < max(2, len(choices)):
+            raise ValueError(f"{key!r} needs at least two choices, all different; got {', '.join(choices) or 'none'}")
+        made = Prediction(key, question, choices)
+    show(made)
+    return made
 
 
-@dataclass(frozen=True)
-class Score:
-    """Predictions beside what was measured."""
+def compare(predictions: Sequence[Prediction], measured: Mapping[str, str | float | None]) -> Comparison:
+    """Set each prediction beside its measured answer.
 
-    rows: tuple[tuple[Prediction, str | float], ...]
+    measured  : by key a choice, or a number where the choices are ranges; None is shown as "not measured yet"
 
-    @property
-    def right(self) -> int:
-        return sum(prediction.right(measured) for prediction, measured in self.rows)
-
-    def __repr__(self) -> str:
-        lines = [
-            f"{'right' if one.right(found) else 'not so':6s}  {one.question}  predicted {_show(one.answer)}, "
-            f"measured {_show(found)}"
-            for one, found in self.rows
-        ]
-        return "\n".join([*lines, f"{self.right} of {len(self.rows)} predictions were right."])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td style="text-align:left">{escape(one.question)}</td><td>{escape(_show(one.answer))}</td>'
-            f'<td><b>{escape(_show(found))}</b></td><td style="white-space:nowrap">'
-            f"{'✓ right' if one.right(found) else '✗ not so'}</td></tr>"
-            for one, found in self.rows
-        )
-        return (
-            '<table><thead><tr><th style="text-align:left">question</th><th>predicted</th><th>measured</th><th></th>'
-            f"</tr></thead><tbody>{rows}</tbody></table><p>{self.right} of {len(self.rows)} predictions were right. "
-            "A number counts as right within the factor its question states.</p>"
-        )
-
-
-def score(predictions: Sequence[Prediction], measured: Mapping[str, str | float]) -> Score:
-    """Set ``predictions`` against ``measured`` (key to value). Raises ValueError if one was never measured."""
-    missing = [one.key for one in predictions if one.key not in measured]
-    if missing:
+    Raises ValueError for a prediction without an entry, and for an answer that is not among the choices.
+    """
+    if missing := [one.key for one in predictions if one.key not in measured]:
         raise ValueError(f"nothing was measured for {', '.join(missing)}; measured: {', '.join(measured)}")
-    return Score(tuple((one, measured[one.key]) for one in predictions))
+    return Comparison([(one, _told(one, measured[one.key])) for one in predictions])
 
 
-def _show(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def _told(prediction: Prediction, measured: str | float | None) -> str:
+    choice = prediction.choice_of(measured)
+    if choice is None:
+        return NOT_MEASURED
+    return f"{choice} ({number(float(measured))})" if prediction.bounds else choice
+
+
+def _ranges(bounds: Sequence[float]) -> tuple[str, ...]:
+    names = [f"{bound:g}" for bound in bounds]
+    between = (f"{low} to {high}" for low, high in pairwise(names))
+    return (f"less than {names[0]}", *between, f"{names[-1]} or more")
+
+
+def _bundle(shown: Prediction | Comparison, box: ipywidgets.Widget) -> dict[str, Any]:
+    """The live view, and for readers without a kernel the same as HTML and as text."""
+    return {
+        "text/html": shown._repr_html_(),
+        "text/plain": repr(shown),
+        WIDGET: box._repr_mimebundle_()[WIDGET],
+    }

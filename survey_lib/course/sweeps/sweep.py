@@ -10,10 +10,10 @@ A sweep is a YAML file::
       seed: [0, 1, 2]
 
 Each run has a folder under ``build/sweeps/``, named after a hash of what decides it: the lesson, all of its
-parameters, the code behind its numbers (`course.sources`), and where its records go. A folder that holds the outcome
-of a run that passed is finished; the rest is what is left. An outcome is one small file that is whole or absent, so
+parameters, the code behind its numbers (`lab.experiments.provenance`), and where its results go. A folder that holds
+the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file, whole or absent:
 a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
-driver had begun they bring to its end). Two drivers on one sweep do some of the work twice, and no harm.
+driver had begun they bring to its end). Running two drivers on one sweep is safe; some runs are repeated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from survey_lib.course.publishing import notebooks, runner
 from survey_lib.course.sweeps import worker
 from survey_lib.course.sweeps.worker import Job
 from survey_lib.lab import runtime
-from survey_lib.lab.experiments import provenance, records
+from survey_lib.lab.experiments import provenance, store
 
 KEYS = ("lesson", "parameters", "grid")
 
@@ -91,12 +91,9 @@ def read(path: Path) -> Sweep:
 
 
 def plan(sweep: Sweep, destination: Path, folder: Path, **options: Any) -> dict[str, Job]:
-    """A job for each run, by its label; records go to ``folder``. ``options`` are fields of `Job`."""
+    """A job for each run, by its label; results go to ``folder``. ``options`` are fields of `Job`."""
     home = sweep.lesson.path.parents[1]
-    named = {name: value for name, value in os.environ.items() if name.startswith("SURVEY_")}
-    if "SURVEY_DATA" in named:
-        named["SURVEY_DATA"] = str(Path(named["SURVEY_DATA"]).expanduser().absolute())
-    environment = named | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
+    environment = runtime.environment() | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
     jobs = {}
     for given in sweep.runs:
         label = ", ".join(f"{name} {given[name]}" for name in sweep.varied)
@@ -122,7 +119,7 @@ def run(
     """Do what is left of a sweep, ``jobs`` runs at a time (default: one for each core), and return all results.
 
     ``scheduler`` is the address of a dask scheduler whose workers see the same files; ``again`` does finished runs
-    too; records go to ``folder`` (default: `records.destination`); a cell may take ``cell_seconds``. ``on_start`` gets
+    too; results go to ``folder`` (default: `store.destination`); a cell may take ``cell_seconds``. ``on_start`` gets
     what was finished before and how many are left, ``on_tick`` is called about every second. A run that fails stops no
     other; what stops this call (Ctrl-C) stops its runs. Raises OSError or RuntimeError for a scheduler that is not
     there or has no workers.
@@ -132,7 +129,7 @@ def run(
         for given in sweep.runs:
             runner.refuse_missing_gpu(given)
     with _cluster(scheduler) if scheduler else _here(jobs or worker.cores()) as (executor, sharing, stop):
-        target = (folder or records.destination()).resolve()
+        target = (folder or store.destination()).resolve()
         planned = plan(sweep, destination, target, call=call, slots=sharing, cell_seconds=cell_seconds)
         finished = {} if again else {label: one for label, job in planned.items() if (one := _finished(label, job))}
         left = {label: job for label, job in planned.items() if label not in finished}

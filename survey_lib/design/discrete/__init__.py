@@ -1,21 +1,30 @@
-"""Discrete diffusion (EDS-2): the same loop where data are integers, and what is gained and lost by it.
+"""Discrete diffusion (EDS-2): denoisers, losses and samplers of categorical data.
 
-* `denoisers`: a network as a denoiser of categories, D3PM's loss, the exact bound, guidance of categories;
-* `bits`: integers as real-valued bits in an ordinary diffusion, with self-conditioning (Analog Bits);
-* `tokens`: masks filled in by confidence, several at a time, or one after another (VQ-Diffusion, MaskGIT);
-* `jumps`: chains in continuous time, tau-leaping and its corrector;
-* `paths`: the bound of a Gaussian chain in continuous time, along any path of noise levels (VDM);
-* `neighbours`: a count of tokens that do not fit.
+* `denoisers`: networks as denoisers of categories, D3PM's loss, the exact bound, guidance of logits;
+* `analog_bits`: integers as real-valued bits in a Gaussian diffusion, self-conditioning, asymmetric time intervals;
+* `decoding`: masked tokens decoded several at a time by confidence (MaskGIT), or autoregressively;
+* `tau_leaping`: chains in continuous time, tau-leaping and its corrector;
+* `unseen_pairs`: the fraction of adjacent token pairs that never occur in real data.
 
 The chains themselves are in `survey_lib.core.categorical`.
 """
 
-from survey_lib.design.discrete.bits import (
-    Asymmetric,
-    Remembering,
+from survey_lib.design.discrete.analog_bits import (
+    AsymmetricTime,
+    SelfConditioned,
     from_bits,
     self_conditioned_loss,
     to_bits,
+)
+from survey_lib.design.discrete.decoding import (
+    ConfidenceDecoding,
+    autoregressive,
+    confidence,
+    cosine_times,
+    log_likelihood,
+    purity,
+    random_order,
+    raster_order,
 )
 from survey_lib.design.discrete.denoisers import (
     CategoricalDenoiser,
@@ -25,48 +34,34 @@ from survey_lib.design.discrete.denoisers import (
     cross_entropy,
     hybrid_loss,
 )
-from survey_lib.design.discrete.jumps import START, TauLeaping, leap, rates, reverse_rates, tau_leaping
-from survey_lib.design.discrete.neighbours import strangers
-from survey_lib.design.discrete.paths import along, bound_terms, learned_path
-from survey_lib.design.discrete.tokens import (
-    Ordered,
-    anywhere,
-    autoregressive,
-    confidence,
-    cosine_times,
-    left_to_right,
-    log_likelihood,
-    purity,
-)
+from survey_lib.design.discrete.tau_leaping import START, TauLeaping, rates, reverse_rates, tau_leap, tau_leaping
+from survey_lib.design.discrete.unseen_pairs import unseen_pair_rate
 
 __all__ = [
     "START",
-    "Asymmetric",
+    "AsymmetricTime",
     "CategoricalDenoiser",
+    "ConfidenceDecoding",
     "LogitGuidance",
-    "Ordered",
-    "Remembering",
+    "SelfConditioned",
     "TauLeaping",
-    "along",
-    "anywhere",
     "autoregressive",
     "bound_in_bits",
-    "bound_terms",
     "chain_steps",
     "confidence",
     "cosine_times",
     "cross_entropy",
     "from_bits",
     "hybrid_loss",
-    "leap",
-    "learned_path",
-    "left_to_right",
     "log_likelihood",
     "purity",
+    "random_order",
+    "raster_order",
     "rates",
     "reverse_rates",
     "self_conditioned_loss",
-    "strangers",
+    "tau_leap",
     "tau_leaping",
     "to_bits",
+    "unseen_pair_rate",
 ]

@@ -23,8 +23,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from survey_lib.core.protocols import Denoiser
-
 #: Electrical watts of one busy core: a socket's rated power over its cores is 3 to 10 today.
 #: codecarbon, which has no better source where it may not read the processor's own meter either, takes 4 a thread;
 #: it adds 1.5 s to every measurement, and a constant for memory that exceeds what the cores draw.
@@ -34,24 +32,59 @@ _measuring = threading.Lock()
 
 
 class CountCalls:
-    """A denoiser that counts: ``calls`` are evaluations, ``examples`` the rows that went through (B for each call).
+    """Counts the evaluations of a network, or of any function ``(x, *arguments)`` whose rows are examples.
 
-    Put it innermost, ``ClassifierFree(CountCalls(denoiser), ...)``, to count what the network does; a guided step in
-    one doubled batch is one call of 2 B examples. Compare methods by examples.
+    ``calls`` are evaluations, ``examples`` the rows that went through (B for each call), ``macs`` the
+    multiply-accumulates of all examples. Put it innermost, ``ClassifierFree(CountCalls(denoiser), ...)``, to count what
+    the network does; a guided step in one doubled batch is one call of 2 B examples. Compare methods by examples.
     """
 
-    def __init__(self, denoiser: Denoiser):
-        self.denoiser = denoiser
+    def __init__(self, function: Callable):
+        self.function = function
         self.reset()
 
     def reset(self) -> None:
         """Start again at nothing."""
         self.calls = self.examples = 0
+        self._kinds: dict[tuple, list] = {}  # (shape of an example, gradient or not): [examples, arguments of one]
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+    def __call__(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         self.calls += 1
-        self.examples += len(x_t)
-        return self.denoiser(x_t, t, cond)
+        self.examples += len(x)
+        kind = (tuple(x.shape[1:]), x.requires_grad)
+        if kind not in self._kinds:
+            first = [value[:1] if _is_batch(value, x) else value for value in (x, *arguments, *named.values())]
+            self._kinds[kind] = [
+                0,
+                first[: 1 + len(arguments)],
+                dict(zip(named, first[1 + len(arguments) :], strict=True)),
+            ]
+        self._kinds[kind][0] += len(x)
+        return self.function(x, *arguments, **named)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all examples so far; those of the gradient are added where x has one."""
+        return sum(
+            examples * macs(_with_gradient if gradient else _without, self.function, *arguments, **named)
+            for (_, gradient), (examples, arguments, named) in self._kinds.items()
+        )
+
+
+def _is_batch(value: Any, x: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x)
+
+
+def _without(function: Callable, *arguments: Any, **named: Any) -> None:
+    with torch.no_grad():
+        function(*arguments, **named)
+
+
+def _with_gradient(function: Callable, x: Tensor, *arguments: Any, **named: Any) -> None:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = function(x.view_as(x), *arguments, **named)  # a view: the counter's hooks on modules refuse a leaf
+        torch.autograd.grad(value.sum(), x)
 
 
 def macs(function: Callable, *args: Any, **kwargs: Any) -> int:

@@ -1,16 +1,13 @@
-"""Samplers under one call and one budget: ``method(denoiser, schedule, x, evaluations)``.
+"""Samplers under one call and one budget of evaluations: ``SOLVERS["2M"](denoiser, schedule, x, nfe)``.
 
-Papers count steps; a comparison has to count evaluations of the denoiser. A `Method` knows what each of its steps
-costs, and takes as many as the budget pays for, on the grid that its authors (or those who use it most) advise::
-
-    for method in METHODS:
-        drawn = method(denoiser, schedule, noise, 10, generator=generator)
+Papers count steps; a comparison has to count evaluations of the denoiser (NFE). A `Solver` knows how many each of its
+steps takes, and takes as many steps as the budget allows, on the grid that its authors, or its later users, advise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -29,7 +26,7 @@ from survey_lib.core.schedules import Schedule
 Grid = Callable[[int, Schedule], Tensor]
 
 
-def even(steps: int, schedule: Schedule) -> Tensor:
+def uniform(steps: int, schedule: Schedule) -> Tensor:
     """`grids.uniform` as a `Grid`: equal steps in t."""
     return grids.uniform(steps)
 
@@ -40,7 +37,7 @@ def quadratic(steps: int, schedule: Schedule) -> Tensor:
 
 
 karras: Grid = grids.karras
-even_lambda: Grid = grids.uniform_lambda
+uniform_lambda: Grid = grids.uniform_lambda
 
 
 def _one(start: Level, end: Level, number: int) -> int:
@@ -48,47 +45,57 @@ def _one(start: Level, end: Level, number: int) -> int:
 
 
 def _finite(start: Level, end: Level) -> bool:
-    """Whether a step is ordinary: one from pure noise or to clean data takes one evaluation in every method."""
+    """Whether lam is finite on both sides: a step from pure noise or to clean data takes one evaluation everywhere."""
     return math.isfinite(end.lam - start.lam)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A sampler as it is compared with others; call it to draw.
+class BudgetExceeded(ArithmeticError):
+    """An adaptive solver needs more evaluations than its budget allows."""
 
-    ``walk(denoiser, schedule, x, times, ...)`` takes the steps and ``grid`` places them. ``order`` is that of its error
-    in the step; None where the result is random, or a tolerance chooses the steps. ``smallest`` is the least budget
-    with which it does what its name says. ``price(start, end, number)`` is what a step costs; a method without one
-    is stopped where the budget ends.
+
+@dataclass(frozen=True)
+class Solver:
+    """A sampler with its time grid and its cost per step, callable with a budget of evaluations.
+
+    order: order of convergence; None where the result is random, or a tolerance chooses the steps.
+    sample: ``sample(denoiser, schedule, x, times, ...)`` takes the steps.
+    grid: places the steps.
+    min_nfe: the smallest budget with which the solver does what its name says.
+    nfe_of_step: ``nfe_of_step(start, end, number)``, the evaluations of a step; None for an adaptive solver, which the
+        budget only stops.
     """
 
     name: str
     source: str
     order: int | None
     stochastic: bool
-    walk: Callable[..., Tensor]
+    sample: Callable[..., Tensor]
     grid: Grid
-    smallest: int = 1
-    price: Callable[[Level, Level, int], int] | None = _one
+    min_nfe: int = 1
+    nfe_of_step: Callable[[Level, Level, int], int] | None = _one
 
-    def count(self, schedule: Schedule, times: Tensor) -> int:
-        """Evaluations on a grid. Raises ValueError for an adaptive method: it is known only afterwards."""
-        if self.price is None:
-            raise ValueError(f"{self.name} takes as many evaluations as its tolerance asks for; count them")
-        return sum(self.price(*step, number) for number, step in enumerate(pairwise(levels(schedule, times))))
+    @property
+    def adaptive(self) -> bool:
+        """Whether a tolerance chooses the steps."""
+        return self.nfe_of_step is None
 
-    def times(self, schedule: Schedule, evaluations: int, grid: Grid | None = None) -> Tensor:
-        """The finest grid that the budget pays for. Raises ValueError for a budget below ``smallest``."""
-        if evaluations < self.smallest:
-            raise ValueError(f"{self.name} needs at least {self.smallest} evaluations; got {evaluations}")
+    def nfe(self, schedule: Schedule, times: Tensor) -> int:
+        """Evaluations on a grid. Raises ValueError for an adaptive solver, whose NFE is known only afterwards."""
+        if self.nfe_of_step is None:
+            raise ValueError(f"the NFE of {self.name} depends on its tolerance; count the evaluations instead")
+        return sum(self.nfe_of_step(*step, number) for number, step in enumerate(pairwise(levels(schedule, times))))
+
+    def times(self, schedule: Schedule, nfe: int, grid: Grid | None = None) -> Tensor:
+        """The finest grid within the budget ``nfe``. Raises ValueError for a budget below ``min_nfe``."""
+        if nfe < self.min_nfe:
+            raise ValueError(f"{self.name} needs at least {self.min_nfe} evaluations; got {nfe}")
         grid = grid or self.grid
-        if self.price is None:
+        if self.adaptive:
             return grid(2, schedule)
-        low, high = 1, evaluations + 1  # steps: affordable, not affordable
+        low, high = 1, nfe + 1  # steps: within the budget, beyond it
         while high - low > 1:
             middle = (low + high) // 2
-            affordable = self.count(schedule, grid(middle, schedule)) <= evaluations
-            low, high = (middle, high) if affordable else (low, middle)
+            low, high = (middle, high) if self.nfe(schedule, grid(middle, schedule)) <= nfe else (low, middle)
         return grid(low, schedule)
 
     def __call__(
@@ -96,61 +103,55 @@ class Method:
         denoiser: Denoiser,
         schedule: Schedule,
         x: Tensor,
-        evaluations: int,
+        nfe: int,
         *,
         grid: Grid | None = None,
         cond: Any = None,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """From ``x``, noise at the grid's first time, to data, with at most ``evaluations`` calls of the denoiser.
+        """Sample from ``x``, noise at the grid's first time, with at most ``nfe`` evaluations of the denoiser.
 
-        As many of them as whole steps allow. ``grid(steps, schedule)`` stands for the method's own. Raises ValueError
-        where the budget is too small, for a random method also without ``generator``.
+        ``grid(steps, schedule)`` replaces the solver's own. Raises ValueError where the budget is too small or a
+        stochastic solver has no ``generator``, and BudgetExceeded where an adaptive solver would need more.
         """
-        times = self.times(schedule, evaluations, grid)
-        options = {"generator": generator} if self.stochastic else {}
-        if self.price is not None:
-            return self.walk(denoiser, schedule, x, times, cond=cond, callback=callback, **options)
-        try:
-            return self.walk(_Purse(denoiser, evaluations), schedule, x, times, cond=cond, callback=callback, **options)
-        except _Spent:
-            raise ValueError(
-                f"{self.name} needs more than {evaluations} evaluations here; allow more of them or a larger tolerance"
-            ) from None
+        times, options = self.times(schedule, nfe, grid), {"cond": cond, "callback": callback}
+        if self.stochastic:
+            options["generator"] = generator
+        if self.adaptive:
+            denoiser = _BudgetedDenoiser(denoiser, nfe, self.name)
+        return self.sample(denoiser, schedule, x, times, **options)
 
 
-class _Spent(Exception):
-    pass
+class _BudgetedDenoiser:
+    """A denoiser that raises BudgetExceeded after ``nfe`` evaluations."""
 
-
-@dataclass
-class _Purse:
-    """A denoiser that answers so many times and no more."""
-
-    denoiser: Denoiser
-    left: int
+    def __init__(self, denoiser: Denoiser, nfe: int, name: str):
+        self.denoiser, self.nfe, self.left, self.name = denoiser, nfe, nfe, name
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         if self.left == 0:
-            raise _Spent
+            raise BudgetExceeded(f"{self.name} needs more than {self.nfe} evaluations; raise the NFE or the tolerance")
         self.left -= 1
         return self.denoiser(x_t, t, cond)
 
 
-def bridged(eta: float, name: str, grid: Grid = even) -> Method:
-    """The loop of lesson 01 over DDIM's bridge: DDPM with ``eta = 1``, DDIM with 0, and all between."""
+def ancestral(eta: float, name: str, grid: Grid = uniform) -> Solver:
+    """The ancestral sampler over DDIM's bridge: DDPM with ``eta = 1``, DDIM with 0 (DDIM, eq. 12 and 16)."""
 
-    def walk(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
+    def sample(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
         return samplers.ancestral(denoiser, Gaussian(schedule, eta), x, times, **options)
 
-    return Method(name, "DDIM (Song et al. 2021), eq. 12 and 16", 1 if eta == 0 else None, eta > 0, walk, grid)
+    return Solver(name, "DDIM (Song et al. 2021), eq. 12 and 16", 1 if eta == 0 else None, eta > 0, sample, grid)
 
 
-def reverse_sde(name: str = "Euler-Maruyama", grid: Grid = quadratic) -> Method:
-    """Plain steps down the reverse stochastic equation; from pure noise, where it has no drift, one step of DDPM."""
+def reverse_sde(name: str = "Euler-Maruyama", grid: Grid = quadratic) -> Solver:
+    """Euler-Maruyama steps of the reverse SDE (Score-SDE, eq. 6).
 
-    def walk(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
+    The first step from pure noise, where the drift is not defined, is DDPM's.
+    """
+
+    def sample(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
         plain, first = samplers.reverse_sde(schedule), Gaussian(schedule).bridge
 
         def bridge(y: Tensor, x0: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -159,93 +160,98 @@ def reverse_sde(name: str = "Euler-Maruyama", grid: Grid = quadratic) -> Method:
 
         return samplers.predictor_corrector(denoiser, schedule, x, times, bridge=bridge, corrections=0, **options)
 
-    return Method(name, "Score-SDE (Song et al. 2021), eq. 6", None, True, walk, grid)
+    return Solver(name, "Score-SDE (Song et al. 2021), eq. 6", None, True, sample, grid)
 
 
-def corrected(name: str = "Predictor-corrector", snr: float = 0.16, grid: Grid = quadratic) -> Method:
-    """DDPM's step and one of Langevin after it, at twice the price (Score-SDE, alg. 1 and app. F)."""
+def predictor_corrector(name: str = "Predictor-corrector", snr: float = 0.16, grid: Grid = quadratic) -> Solver:
+    """DDPM's step and a Langevin step after it: two evaluations (Score-SDE, alg. 1 and app. F)."""
 
-    def walk(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
+    def sample(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, **options: Any) -> Tensor:
         bridge = Gaussian(schedule).bridge
         return samplers.predictor_corrector(denoiser, schedule, x, times, bridge=bridge, snr=snr, **options)
 
-    def price(start: Level, end: Level, number: int) -> int:
+    def nfe_of_step(start: Level, end: Level, number: int) -> int:
         return 2 if end.sigma > 0 else 1
 
-    return Method(name, "Score-SDE (Song et al. 2021), alg. 1", None, True, walk, grid, 3, price)
+    return Solver(name, "Score-SDE (Song et al. 2021), alg. 1", None, True, sample, grid, 3, nfe_of_step)
 
 
-def edm(name: str, grid: Grid = karras, **churn: Any) -> Method:
-    """Heun's method, with churn where given (EDM, alg. 2)."""
+def edm(name: str, grid: Grid = karras, **churn: Any) -> Solver:
+    """Heun's method, with churn where given (EDM, alg. 1 and 2)."""
 
-    def price(start: Level, end: Level, number: int) -> int:
+    def nfe_of_step(start: Level, end: Level, number: int) -> int:
         return 1 + _finite(start, end)
 
     order, random = (None, True) if churn else (2, False)
-    return Method(name, "EDM (Karras et al. 2022)", order, random, partial(samplers.heun, **churn), grid, 3, price)
+    return Solver(
+        name, "EDM (Karras et al. 2022)", order, random, partial(samplers.heun, **churn), grid, 3, nfe_of_step
+    )
 
 
-def pseudo(order: int, name: str, grid: Grid = even) -> Method:
-    """S-PNDM (2) and F-PNDM (4), which take Runge-Kutta steps until they have a past to look back on."""
+def pndm(order: int, name: str, grid: Grid = uniform) -> Solver:
+    """S-PNDM (order 2) and F-PNDM (order 4), which start with Runge-Kutta steps (PNDM, eq. 11)."""
     extra = {2: 1, 4: 3}[order]
 
-    def price(start: Level, end: Level, number: int) -> int:
+    def nfe_of_step(start: Level, end: Level, number: int) -> int:
         return 1 + extra * (number < order - 1 and _finite(start, end))
 
-    walk = partial(integrators.pndm, order=order)
-    return Method(name, "PNDM (Liu et al. 2022)", 2, False, walk, grid, 2 + extra, price)
+    sample = partial(integrators.pndm, order=order)
+    return Solver(name, "PNDM (Liu et al. 2022)", 2, False, sample, grid, 2 + extra, nfe_of_step)
 
 
-def single(order: int, name: str, grid: Grid = even_lambda) -> Method:
-    """DPM-Solver-2 and -3: every step pays for its own look ahead."""
+def singlestep(order: int, name: str, grid: Grid = uniform_lambda) -> Solver:
+    """DPM-Solver-2 and -3, with ``order`` evaluations a step (DPM-Solver, alg. 1 and 2)."""
 
-    def price(start: Level, end: Level, number: int) -> int:
+    def nfe_of_step(start: Level, end: Level, number: int) -> int:
         return order if _finite(start, end) else 1
 
-    walk = partial(integrators.dpm_singlestep, order=order)
-    return Method(name, "DPM-Solver (Lu et al. 2022)", order, False, walk, grid, 1 + order, price)
+    sample = partial(integrators.dpm_singlestep, order=order)
+    return Solver(name, "DPM-Solver (Lu et al. 2022)", order, False, sample, grid, 1 + order, nfe_of_step)
 
 
-def multi(order: int, name: str, source: str, grid: Grid, **options: Any) -> Method:
-    """A linear multistep method in lam (`integrators.multistep`), one evaluation a step."""
+def multistep(order: int, name: str, source: str, grid: Grid, **options: Any) -> Solver:
+    """A linear multistep method in lam (`integrators.multistep`), with one evaluation a step."""
     gained = order + options.get("correct", False)
-    return Method(name, source, gained, False, partial(integrators.multistep, order=order, **options), grid)
+    return Solver(name, source, gained, False, partial(integrators.multistep, order=order, **options), grid)
 
 
-def adaptive(tolerance: float = 1e-3, name: str | None = None) -> Method:
-    """The probability flow to a tolerance (absolute and relative): the tolerance decides what it costs.
+def adaptive(tolerance: float = 1e-3, name: str | None = None) -> Solver:
+    """Adaptive probability-flow ODE solver (Score-SDE, eq. 13); the tolerance determines the number of evaluations.
 
-    A budget only stops it. Its grid says where to begin and to end (see `integrators.probability_flow`).
+    ``tolerance`` is absolute and relative. The grid says where to begin and to end (`integrators.probability_flow`).
     """
 
     def ends(steps: int, schedule: Schedule) -> Tensor:
         return torch.tensor([1.0, 1e-3, 0.0], dtype=torch.float64)
 
-    walk = partial(integrators.probability_flow, rtol=tolerance, atol=tolerance)
+    sample = partial(integrators.probability_flow, rtol=tolerance, atol=tolerance)
     name = name or f"Adaptive {tolerance:g}"
-    return Method(name, "Score-SDE (Song et al. 2021), eq. 13", None, False, walk, ends, 9, None)
+    return Solver(name, "Score-SDE (Song et al. 2021), eq. 13", None, False, sample, ends, 9, None)
 
 
-#: The methods that lesson 25 compares. Their grids: DDIM's and PNDM's papers walk evenly in t (DDIM app. D.2);
-#: EDM brought its own (eq. 5), and DPM-Solver++ and DEIS are mostly run on it; DPM-Solver (sec. 3.3) and UniPC (sec. 4)
-#: advise even steps in lam for small pictures. Score-SDE walks evenly in t too, in a thousand steps: in a few
-#: the last of them, where g^2 / sigma^2 is largest, overshoot without bound, and steps in the root of t are the remedy.
-METHODS: tuple[Method, ...] = (
-    bridged(1.0, "DDPM"),
-    bridged(0.5, "DDIM half noise"),
-    bridged(0.0, "DDIM"),
+# The grids: DDIM and PNDM step evenly in t (DDIM app. D.2); EDM has its own (eq. 5), on which DPM-Solver++ and DEIS are
+# mostly run; DPM-Solver (sec. 3.3) and UniPC (sec. 4) advise even steps in lam for small images. Score-SDE steps evenly
+# in t too, a thousand times: with few steps the last of these, where g^2 / sigma^2 is largest, overshoot without bound,
+# and even steps in the root of t are the remedy.
+_ALL: tuple[Solver, ...] = (
+    ancestral(1.0, "DDPM"),
+    ancestral(0.5, "DDIM half noise"),
+    ancestral(0.0, "DDIM"),
     reverse_sde(),
-    corrected(),
+    predictor_corrector(),
     edm("Heun"),
     edm("Heun churned", churn=40.0, churn_range=(0.05, 50.0), noise_scale=1.003),  # EDM, table 5, ImageNet-64
-    pseudo(2, "S-PNDM"),
-    pseudo(4, "F-PNDM"),
-    single(2, "DPM-Solver-2"),
-    single(3, "DPM-Solver-3"),
-    multi(2, "2M", "DPM-Solver++ (Lu et al. 2022)", karras),
-    multi(3, "3M", "DPM-Solver++ (Lu et al. 2022)", karras),
-    multi(3, "DEIS-3", "DEIS (Zhang & Chen 2023)", karras, predict="eps"),
-    multi(2, "UniPC-2", "UniPC (Zhao et al. 2023)", even_lambda, correct=True),
-    multi(3, "UniPC-3", "UniPC (Zhao et al. 2023)", even_lambda, correct=True),
+    pndm(2, "S-PNDM"),
+    pndm(4, "F-PNDM"),
+    singlestep(2, "DPM-Solver-2"),
+    singlestep(3, "DPM-Solver-3"),
+    multistep(2, "2M", "DPM-Solver++ (Lu et al. 2022)", karras),
+    multistep(3, "3M", "DPM-Solver++ (Lu et al. 2022)", karras),
+    multistep(3, "DEIS-3", "DEIS (Zhang & Chen 2023)", karras, predict="eps"),
+    multistep(2, "UniPC-2", "UniPC (Zhao et al. 2023)", uniform_lambda, correct=True),
+    multistep(3, "UniPC-3", "UniPC (Zhao et al. 2023)", uniform_lambda, correct=True),
     adaptive(),
 )
+
+#: The solvers that are compared, by name.
+SOLVERS: Mapping[str, Solver] = {one.name: one for one in _ALL}

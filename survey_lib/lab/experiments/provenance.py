@@ -1,15 +1,15 @@
-"""Which code a measurement comes from: a fingerprint that changes when its numbers may change.
+"""Fingerprints of the code behind a measurement: they change when its numbers may change.
 
-A hash of the whole package would call every record old after any edit. Numbers come from less than that, and so
-does the fingerprint, in three parts that are compared one by one:
+A hash of the whole package would call every result old after any edit. Numbers come from less than that, and so does
+the fingerprint, in three parts that are compared one by one:
 
-* **library**: the modules of the package that the lesson's cells import, directly or through others. Left out are
-  ``course`` and what only shows or records things (``lab/plots``, ``lab/widgets``, ``lab/experiments``).
-* **cells**: the lesson's own code cells, all of them: which of them a number passed through is not known.
-* **checkpoints**: the weights of the record's data set that the cells name.
+* **library**: the modules of the package that the cells import, directly or through other modules. Left out are
+  ``course`` and what only shows or records numbers (`PRESENTATION`).
+* **cells**: the lesson's code cells from the first to the last that names the experiment, as ``"25.samplers"``.
+* **checkpoints**: the weights of the data set that these cells name.
 
-Comments, docstrings, blank lines and where one cell ends do not count. What is compared is what lies on disk when a
-process first asks, so a lesson that runs while its sources are edited may be noted as the newer one.
+Comments, docstrings, blank lines, imports of the package's own modules and the places where cells end do not count, so
+a module may move without making results old. The fingerprint is that of the files on disk.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import survey_lib
 from survey_lib.lab import runtime
 
 PACKAGE = Path(survey_lib.__file__).parent
-#: The rooms whose code decides numbers, and what in them does not.
-ROOMS = ("core", "nets", "design", "process", "lab")
-SHOWING = ("lab/plots/", "lab/widgets/", "lab/experiments/")
+#: The packages whose code decides numbers, and what in them does not.
+PACKAGES = ("core", "nets", "design", "process", "lab")
+PRESENTATION = ("lab/plots/", "lab/widgets/", "lab/experiments/")
 
 
 class Fingerprint(NamedTuple):
-    """Eight digits of SHA-256 for each part; as text ``library-cells-checkpoints``."""
+    """Eight hexadecimal digits of SHA-256 for each part; as text ``library-cells-checkpoints``."""
 
     library: str
     cells: str
@@ -46,19 +46,17 @@ class Fingerprint(NamedTuple):
         return "-".join(self)
 
 
-def fingerprint(lesson: str, dataset: str) -> Fingerprint:
-    """Of the code behind a measurement that ``lesson`` (a notebook's name) makes today on ``dataset``.
+def fingerprint(lesson: str, dataset: str, experiment: str = "") -> Fingerprint:
+    """Fingerprint of the code with which ``lesson`` (a notebook's name) measures ``experiment`` on ``dataset`` today.
 
-    For what is no lesson (a benchmark, say) the library is all of it.
+    A lesson that does not name the experiment counts with all of its cells, and a name that belongs to no lesson (a
+    benchmark) with the whole library.
     """
-    return _fingerprint(lesson, dataset, runtime.HOME)
+    return _fingerprint(lesson, dataset, experiment, runtime.HOME)
 
 
-def changed(code: str, now: Fingerprint) -> tuple[str, ...]:
-    """The parts in which a record's ``code`` differs from ``now``; "unknown" for a record from before there were parts.
-
-    The order of `Fingerprint`; empty where nothing has changed.
-    """
+def difference(code: str, now: Fingerprint) -> tuple[str, ...]:
+    """The parts in which the fingerprint ``code``, as text, differs from ``now``; empty where nothing has changed."""
     parts = code.split("-")
     if len(parts) != len(now):
         return ("unknown",)
@@ -66,53 +64,76 @@ def changed(code: str, now: Fingerprint) -> tuple[str, ...]:
 
 
 def modules(cells: Iterable[str]) -> list[Path]:
-    """The package's files behind code cells: what they import and what that imports, without what only shows."""
+    """The package's files that decide what code cells compute: their imports, and the imports of these."""
     seen: set[Path] = set()
     left = [file for cell in cells for file in _imports(cell)]
     while left:
         file = left.pop()
         if file not in seen and _decides(file):
             seen.add(file)
-            left.extend(_imports(file.read_text()))
+            left.extend(_imported(file))
     return sorted(seen)
 
 
-def bare(source: str) -> str:
-    """Source without comments, docstrings and blank lines; as it stands where it does not parse (a magic)."""
+def strip_comments(source: str) -> str:
+    """Source without comments, docstrings, blank lines and imports of this package; a magic stays as it is."""
     try:
         tree = ast.parse(source)
-        comments = [
-            one for one in tokenize.generate_tokens(io.StringIO(source).readline) if one.type == tokenize.COMMENT
-        ]
+        tokens = [one for one in tokenize.generate_tokens(io.StringIO(source).readline) if one.type == tokenize.COMMENT]
     except (SyntaxError, tokenize.TokenError):
         return source
     lines = source.splitlines()
-    for token in comments:
+    for token in tokens:
         row, column = token.start
         lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
+        for dropped in (_docstring(node), node if _imports_package(node) else None):
+            if dropped is not None:
+                lines[dropped.lineno - 1 : dropped.end_lineno] = [""] * (dropped.end_lineno - dropped.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+def _docstring(node: ast.AST) -> ast.Expr | None:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+            return first
+    return None
+
+
+def _imports_package(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name
+
+
 @functools.cache
-def _fingerprint(lesson: str, dataset: str, home: Path) -> Fingerprint:
+def _fingerprint(lesson: str, dataset: str, experiment: str, home: Path) -> Fingerprint:
     path = home / "notebooks" / f"{lesson}.ipynb"
-    cells = _code(path) if path.exists() else []
+    cells = _cells(path, experiment) if path.exists() else []
     files = modules(cells) if path.exists() else [file for file in sorted(PACKAGE.rglob("*.py")) if _decides(file)]
+    loads = PACKAGE / "lab/training/checkpoints.py" in files
     return Fingerprint(
-        library=_digest(part for file in files for part in (_name(file), bare(file.read_text()))),
-        cells=_digest(["\n".join(map(bare, cells))]),
-        checkpoints=_digest(_weights(cells, dataset, home) if PACKAGE / "lab/training/checkpoints.py" in files else ()),
+        library=_digest(sorted(map(_code, files))),
+        cells=_digest(["\n".join(map(strip_comments, cells))]),
+        checkpoints=_digest(_weights(cells, dataset, home) if loads else ()),
     )
 
 
-def _code(path: Path) -> list[str]:
+def _cells(path: Path, experiment: str) -> list[str]:
+    """The code cells that a measurement passes through: all before the last that names the experiment, and this."""
     cells = json.loads(path.read_bytes())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    named = [at for at, cell in enumerate(code) if experiment and f'"{experiment}"' in cell]
+    return code[: named[-1] + 1] if named else code
+
+
+@functools.cache
+def _code(file: Path) -> str:
+    return strip_comments(file.read_text())
+
+
+@functools.cache
+def _imported(file: Path) -> tuple[Path, ...]:
+    return tuple(_imports(file.read_text()))
 
 
 def _imports(source: str) -> Iterator[Path]:
@@ -136,19 +157,15 @@ def _imports(source: str) -> Iterator[Path]:
 
 
 def _decides(file: Path) -> bool:
-    name = _name(file)
-    return name.split("/")[0] in ROOMS and not name.startswith(SHOWING)
-
-
-def _name(file: Path) -> str:
-    return file.relative_to(PACKAGE).as_posix()
+    name = file.relative_to(PACKAGE).as_posix()
+    return name.split("/")[0] in PACKAGES and not name.startswith(PRESENTATION)
 
 
 def _weights(cells: list[str], dataset: str, home: Path) -> list[str]:
     """Name and hash of each checkpoint of a data set that the cells name; of all where they name none."""
     prefix = f"{Path(dataset).name}_"
     manifests = sorted((home / "data" / "checkpoints").glob(f"{glob.escape(prefix)}*.json"))
-    text = "\n".join(map(bare, cells))
+    text = "\n".join(map(strip_comments, cells))
     named = [path for path in manifests if re.search(rf"(?<![a-zA-Z0-9]){re.escape(path.stem[len(prefix) :])}\b", text)]
     return [part for path in named or manifests for part in (path.stem, json.loads(path.read_bytes())["sha256"])]
 

@@ -1,118 +1,241 @@
-"""Records shown as text: a table an experiment, seeds drawn together, and which rows are older than their code."""
+"""Results of an experiment: means over seeds, with the lowest and the highest beside each mean."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from survey_lib.lab.experiments import records
+from survey_lib.lab.experiments import store
 
 if TYPE_CHECKING:
     import pandas
 
     from survey_lib.lab.plots.tables import Table
 
-#: Columns that say under which circumstances, not what: of use in the files, not in a table.
-_HIDDEN = {*records.FIELDS, *records.VERSIONS, "path", "older"}
-_COST = ("evaluations", "macs", "core_seconds")
+#: Names and factors with which common columns are shown.
+SHOWN = {
+    "fd": ("FD", 1),
+    "fd_held_out": ("FD, held-out features", 1),
+    "evaluations": ("NFE", 1),
+    "macs": ("GMACs", 1e-9),
+    "core_seconds": ("core-s per 1000", 1000),
+}
 
 
-def select(
-    table: pandas.DataFrame, *, lesson: str | None = None, dataset: str | None = None, profile: str | None = None
-) -> pandas.DataFrame:
-    """The rows of `records.load` of one lesson (its number or name), data set and profile.
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Results of one experiment on one data set, a row for each combination of settings.
 
-    Raises ValueError with what there is, where no record has the one asked for.
+    In ``frame`` numbers are means over seeds; ``NAME_low`` and ``NAME_high`` stand beside each, and ``seeds`` counts.
+    ``missing`` is the sentence that is shown in place of figures and tables of no rows.
     """
-    for column, wanted in (("lesson", lesson), ("dataset", dataset), ("profile", profile)):
-        if wanted is None or table.empty:
-            continue
-        wanted = wanted.zfill(2) if column == "lesson" and wanted.isdigit() else wanted
-        found = table[column].str.startswith(wanted) if column == "lesson" else table[column] == wanted
-        if not found.any():
-            there = ", ".join(sorted(table[column].unique()))
-            raise ValueError(f'no record has {column} "{wanted}"; there are {there}')
-        table = table[found]
-    return table
+
+    frame: pandas.DataFrame
+    settings: tuple[str, ...]
+    numbers: tuple[str, ...]
+    missing: str = "There are no results."
+
+    @classmethod
+    def of(cls, experiment: str, dataset: str, *, missing: str = "There are no results yet.") -> Results:
+        """The results on record. Rows of different profile or N are never averaged: the largest N stands.
+
+        Smoke runs count only where there is nothing else.
+        """
+        import pandas
+
+        rows = [row for row in store.rows(experiment) if row["dataset"] == dataset]
+        rows = [row for row in rows if row["run"]["profile"] != "smoke"] or rows
+        settings = tuple(dict.fromkeys(name for row in rows for name in row["settings"]))
+        quality = dict.fromkeys(name for row in rows for name in row["quality"])
+        costs = [name for name in store.COST if any(row[name] is not None for row in rows)]
+        frame = pandas.DataFrame([store.flat(row) for row in rows])
+        return cls(_averaged(frame, settings, (*costs, *quality)), settings, (*costs, *quality), missing)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def note(self) -> str:
+        """A note on rows that are older than their code; empty where none is."""
+        old = int((self.frame["stale"] != "").sum()) if len(self) else 0
+        return f"{old} of {len(self)} results are older than their code" if old else ""
+
+    def at(self, **columns: Any) -> Results:
+        """The rows in which these columns have the value given, one of several values, or one that a function accepts.
+
+        ``rows.at(sampler=("DDIM", "2M"), nfe=10)``, ``rows.at(fd=lambda fd: fd < 5)``.
+        """
+        frame = self.frame
+        for name, wanted in columns.items():
+            if name not in frame:
+                return replace(self, frame=frame.iloc[:0])
+            several = isinstance(wanted, tuple | list | set | range)
+            frame = frame[
+                wanted(frame[name]) if callable(wanted) else frame[name].isin(wanted if several else [wanted])
+            ]
+        return replace(self, frame=frame)
+
+    def named(self, **names: Mapping[Any, str]) -> Results:
+        """The rows with values of a column under other names, in the order of the names; other values are left out.
+
+        ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
+        """
+        frame = self.frame
+        for column, words in names.items():
+            frame = self.at(**{column: tuple(words)}).frame
+            places = {value: place for place, value in enumerate(words)}
+            frame = frame.sort_values(column, key=lambda values, places=places: values.map(places), kind="stable")
+            frame = frame.assign(**{column: frame[column].map(words)})
+        return replace(self, frame=frame)
+
+    def sort(self, *columns: str) -> Results:
+        """The rows in rising order of some columns."""
+        return replace(self, frame=self.frame.sort_values(list(columns))) if len(self) else self
+
+    def best(self, per: str, by: str) -> Results:
+        """The row with the smallest number ``by`` for each value of the setting ``per``."""
+        if not len(self):
+            return self
+        frame = self.frame.dropna(subset=[by])
+        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()])
+
+    def front(self, x: str, y: str) -> Results:
+        """The rows that no other row beats in both numbers: the Pareto front, smaller being better."""
+        if not len(self):
+            return self
+        frame = self.frame.dropna(subset=[x, y]).sort_values([x, y])
+        return replace(self, frame=frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))])
+
+    def first(self, setting: str, by: str) -> Any:
+        """The setting's value in the row with the smallest number ``by``; None where there are no rows."""
+        rows = self.sort(by)
+        return rows.frame[setting].iloc[0] if len(rows) else None
+
+    def listed(self, *columns: str) -> str:
+        """The rows in words, as "2M 8, DDIM 15"."""
+        rows = (" ".join(_plain(row[name]) for name in columns) for row in self.frame.to_dict("records"))
+        return ", ".join(rows) or "none"
+
+    def value(self, number: str, **settings: Any) -> float:
+        """One number: its mean over the rows with these settings, NaN where there are none."""
+        frame = self.at(**settings).frame
+        return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
+
+    def curves(self, name: str, x: str, y: str, along: str | None = None) -> Series:
+        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it.
+
+        Points follow one another in rising order of the column ``along``, or of x.
+        """
+        made = {}
+        for label, rows in self.frame.dropna(subset=[x, y]).groupby(name, sort=False) if len(self) else ():
+            rows = rows.sort_values(along or x)
+            made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
+        return Series(made, self)
+
+    def trends(self, x: str, *numbers: str) -> Series:
+        """``{number: (x, number, low, high)}``: curves of several numbers of the same rows."""
+        made = {}
+        for number in numbers if len(self) else ():
+            rows = self.frame.dropna(subset=[x, number]).sort_values(x)
+            made[number] = tuple(rows[column].tolist() for column in (x, number, f"{number}_low", f"{number}_high"))
+        return Series(made, self)
+
+    def points(self, *names: str, x: str, y: str) -> Series:
+        """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
+        made = {}
+        for row in self.frame.dropna(subset=[x, y]).to_dict("records") if len(self) else ():
+            made[" ".join(_plain(row[name]) for name in names)] = (row[x], row[y], row[f"{y}_low"], row[f"{y}_high"])
+        return Series(made, self)
+
+    def bars(self, *names: str, y: str) -> Series:
+        """``{label: (y, low, high)}`` for each row, labelled by the settings ``names``."""
+        return Series({label: point[1:] for label, point in self.points(*names, x=y, y=y).items()}, self)
+
+    def table(self, *columns: str, caption: str = "", names: Mapping[str, str] | None = None) -> Table | Missing:
+        """A table of some columns, or of all; numbers as mean (lowest to highest) over the seeds.
+
+        names: titles of columns, beside those in `SHOWN`. The caption says how many seeds, which N and which floor.
+        """
+        from survey_lib.lab.plots.tables import table
+
+        if not len(self):
+            return Missing(self.missing)
+        titles = {name: title for name, (title, _) in SHOWN.items()} | dict(names or {})
+        columns = columns or (*self.settings, *(name for name in self.numbers if self.frame[name].notna().any()))
+        rows = [
+            {titles.get(name, name): _shown(row, name) for name in columns} for row in self.frame.to_dict("records")
+        ]
+        return table(rows, caption="; ".join(filter(None, (caption, self._about(), self.note))))
+
+    def _about(self) -> str:
+        frame = self.frame
+        seeds = "1 seed" if frame["seeds"].max() == 1 else f"mean (lowest to highest) of {_span(frame['seeds'])} seeds"
+        parts = [f"{frame['dataset'].iloc[0]}, {seeds}"]
+        if frame["images"].notna().any():  # images, or points of a plane
+            parts.append(f"{_span(frame['images'].dropna())} samples")
+        if "floor" in frame and frame["floor"].notna().any():
+            parts.append(f"floor of FD {frame['floor'].mean():.3g}")
+        return "; ".join(parts)
 
 
-def over_seeds(experiment: str, dataset: str, *by: str) -> pandas.DataFrame:
-    """The records of one experiment on one data set, a row for each combination of the settings ``by``.
+class Series(dict):
+    """Named series of numbers for a figure.
 
-    Numbers are means over seeds; ``fd`` has its ``low`` and ``high`` beside it, and ``seeds`` counts them. Smoke runs
-    are left out, and of runs with different ``images`` the larger stand. Empty where there are none.
+    ``stand_in`` is shown in place of a figure of no results, ``note`` below a figure of results older than their code.
     """
-    rows = records.load(experiment)
-    rows = rows[(rows["dataset"] == dataset) & (rows["profile"] != "smoke")]
+
+    def __init__(self, values: Mapping[str, tuple], of: Results):
+        super().__init__(values)
+        self.stand_in, self.note = Missing(of.missing), of.note
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A sentence in place of a figure or table that has no results to show."""
+
+    sentence: str
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+
+def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence[str]) -> pandas.DataFrame:
+    """Means, lowest and highest over seeds, within one profile and the largest N of each combination of settings."""
     if rows.empty:
         return rows
-    rows = rows[rows["images"] == rows["images"].max()] if "images" in rows else rows
-    groups = rows.groupby(list(by))
-    numbers = rows.select_dtypes("number").columns.difference([*by, "seed", "images"])
+    keys = list(settings) or ["dataset"]
+    if rows["images"].notna().any():
+        largest = rows.groupby(keys, dropna=False)["images"].transform("max")
+        rows = rows[rows["images"].isna() | (rows["images"] == largest)]
+    profile = rows.groupby(keys, dropna=False)["profile"].transform(lambda one: one.value_counts().idxmax())
+    rows = rows[rows["profile"] == profile]
+    groups = rows.groupby(keys, dropna=False, sort=False)
     found = groups[list(numbers)].mean()
-    if "fd" in rows:
-        found["low"], found["high"] = groups["fd"].min(), groups["fd"].max()
-    found["seeds"] = groups["seed"].nunique()
-    return found.reset_index()
-
-
-def show(table: pandas.DataFrame, *, each: bool = False) -> str:
-    """One table an experiment: what was measured, over how many seeds, and what has changed since.
-
-    A number stands as "mean (least to most)" over seeds; ``each`` gives every record a row of its own.
-    """
-    table = table.assign(older=records.older(table))
-    parts = [str(_experiment(str(name), rows, each)) for name, rows in table.groupby("experiment")]
-    old = int((table["older"] != "").sum())
-    parts.append(f"{len(table)} records, all of the code as it is." if not old else _explain(len(table), old))
-    return "\n\n".join(parts)
-
-
-def _experiment(name: str, rows: pandas.DataFrame, each: bool) -> Table:
-    from survey_lib.lab.plots.tables import table
-
-    rows = rows.dropna(axis=1, how="all")
-    names = dict.fromkeys(
-        setting for path in rows["path"] for setting in json.loads(Path(path).read_bytes())["settings"]
+    found[[f"{name}_low" for name in numbers]] = groups[list(numbers)].min()
+    found[[f"{name}_high" for name in numbers]] = groups[list(numbers)].max()
+    found["seeds"], found["images"] = groups["seed"].nunique(), groups["images"].first()
+    found["stale"] = groups["stale"].agg(
+        lambda notes: ", ".join(sorted({part for note in notes for part in note.split(", ") if part}))
     )
-    settings = [column for column in names if column in rows]
-    own = [column for column in rows if column not in _HIDDEN and not column.startswith("samples_")]
-    shown = [column for column in (*own, *_COST) if column in rows and column not in settings]
-    keys = ["dataset", "profile", *settings, *(["seed"] if each else [])]
-    groups = rows.groupby(keys, dropna=False)
-    return table([_row(dict(zip(keys, about, strict=True)), group, shown) for about, group in groups], caption=name)
+    found = found.reset_index()
+    return found.assign(dataset=rows["dataset"].iloc[0])
 
 
-def _row(about: dict[str, Any], group: pandas.DataFrame, shown: list[str]) -> dict[str, Any]:
-    row = {name: _plain(value) for name, value in about.items()}
-    if "seed" not in row:
-        row["seeds"] = group["seed"].nunique()
-    for column in shown:
-        values = group[column].dropna()
-        mean, least, most = (values.mean(), values.min(), values.max()) if len(values) else (None,) * 3
-        row[column] = mean if least == most else (mean, least, most)
-    return row | {"changed since": _older(group["older"])}
+def _shown(row: Mapping[str, Any], name: str) -> Any:
+    """A setting as it is; a number as (mean, low, high) where seeds differ."""
+    if f"{name}_low" not in row:
+        return row[name]
+    factor = SHOWN.get(name, ("", 1))[1]
+    mean, low, high = (row[part] * factor for part in (name, f"{name}_low", f"{name}_high"))
+    return mean if low == high or mean != mean else (mean, low, high)
 
 
-def _older(notes: pandas.Series) -> str:
-    old = notes[notes != ""]
-    if old.empty:
-        return ""
-    changed = ", ".join(dict.fromkeys(part for note in old for part in note.split(", ")))
-    return changed if len(old) == len(notes) else f"{changed} ({len(old)} of {len(notes)})"
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _explain(records: int, old: int) -> str:
-    return (
-        f"{old} of {records} records are older than the code that made them. The last column says what has changed\n"
-        "since: the library their lesson imports, the lesson's own cells, the checkpoints; unknown: they do not say.\n"
-        "To measure again: survey run, or survey sweep."
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Settings as they were given: no point behind ints that became floats beside gaps, nothing for a gap."""
-    if value != value:
-        return ""
-    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else str(value)
+def _span(counts: pandas.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -103,12 +103,22 @@ def use(run: Run | None = None) -> None:
 
 
 def styled(draw: Callable) -> Callable:
-    """Let a function draw in this style whatever the caller's matplotlib settings are."""
+    """Let a function draw in this style whatever the caller's matplotlib settings are.
+
+    Series of results (`lab.experiments`) that hold nothing are shown as the sentence that says why, and a note on
+    results that are older than their code goes below the figure.
+    """
 
     @functools.wraps(draw)
     def inner(*args, **kwargs):
+        results = args[0] if args and hasattr(args[0], "stand_in") else None
+        if results is not None and not results:
+            return results.stand_in
         with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+        if results is not None and results.note and isinstance(figure, Figure):
+            return replace(figure, note="; ".join(filter(None, (figure.note, results.note))))
+        return figure
 
     return inner
 

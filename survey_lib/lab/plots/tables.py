@@ -1,4 +1,4 @@
-"""Small tables of numbers with their units: HTML that needs no style sheet, and the same as plain text."""
+"""Small tables of numbers, their units in the caption: HTML that needs no style sheet, and the same as plain text."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ class Table:
 
     @property
     def html(self) -> str:
-        """The table as HTML; alignment stands on each cell, twice, because pages drop style sheets or styles."""
+        """The table as HTML without colours; wider than its page it scrolls in a frame of its own.
+
+        The alignment stands on each cell, twice, because pages drop style sheets or styles.
+        """
         sides = ["right" if numeric else "left" for numeric in self.numeric]
 
-        def line(tag: str, texts: tuple[str, ...]) -> str:
+        def line(tag: str, texts: tuple[str, ...], scope: str = "") -> str:
             cells = zip(texts, sides, strict=True)
-            made = (f'<{tag} align="{side}" style="text-align:{side}">{_escape(text)}</{tag}>' for text, side in cells)
+            made = (
+                f'<{tag}{scope} align="{side}" style="text-align:{side}">{_escape(text)}</{tag}>'
+                for text, side in cells
+            )
             return f"<tr>{''.join(made)}</tr>"
 
-        body = "".join(line("td", row) for row in self.rows)
+        head, body = line("th", self.header, ' scope="col"'), "".join(line("td", row) for row in self.rows)
         caption = f"<caption>{_escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}<thead>{line('th', self.header)}</thead><tbody>{body}</tbody></table>"
+        made = f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+        return f'<div style="overflow-x:auto">{made}</div>'
 
     def __str__(self) -> str:
         widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
@@ -58,10 +65,15 @@ def table(
     digits: int | Mapping[str, int] = 3,
     caption: str = "",
 ) -> Table:
-    """Rows (mappings of column to value, or a DataFrame) with units in the header and numbers to the right.
+    """Set rows as a table: numbers to the right, units in the caption.
 
-    Numbers have ``digits`` significant digits (one for all, or a mapping from columns); whole numbers are
-    written out. A value ``(value, low, high)`` becomes "value (low to high)"; None and NaN become a dash.
+    rows     : mappings of column to value, or a DataFrame; a value ``(value, low, high)`` becomes
+               "value (low to high)", None and NaN become a dash, whole numbers are written out
+    units    : column to unit, as in ``{"time": "s"}``, which the caption says as "time: s"
+    digits   : significant digits, one number for all or a mapping from columns
+    caption  : what stands above the table
+
+    Raises ValueError for units of columns that the table lacks.
     """
     rows = rows.to_dict("records") if isinstance(rows, pandas.DataFrame) else [dict(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -69,10 +81,15 @@ def table(
     if unknown := set(units) - set(columns):
         raise ValueError(f"units name columns that the table lacks: {sorted(unknown)}; it has {columns}")
     places = {column: digits if isinstance(digits, int) else digits.get(column, 3) for column in columns}
-    header = tuple(f"{column} ({units[column]})" if column in units else column for column in columns)
+    caption = _with_units(caption, units)
     body = tuple(tuple(_text(row.get(column), places[column]) for column in columns) for row in rows)
     numeric = tuple(all(_is_numeric(row.get(column)) for row in rows) for column in columns)
-    return Table(header, body, numeric, caption)
+    return Table(tuple(map(str, columns)), body, numeric, caption)
+
+
+def _with_units(caption: str, units: Mapping[str, str]) -> str:
+    listed = "; ".join(f"{column}: {unit}" for column, unit in units.items())
+    return f"{caption} ({listed})" if caption and listed else caption or listed
 
 
 def _text(value: Any, digits: int) -> str:

@@ -21,7 +21,7 @@ from survey_lib.core.protocols import Denoiser, normal
 from survey_lib.core.schedules import Schedule
 from survey_lib.lab.evaluation import solvers
 from survey_lib.lab.evaluation.cost import CountCalls
-from survey_lib.lab.evaluation.solvers import METHODS, Grid, Method
+from survey_lib.lab.evaluation.solvers import SOLVERS, Grid, Solver
 from survey_lib.lab.plots.images import Recorder, as_bytes, mosaic, sheet, unit
 from survey_lib.lab.plots.labels import number
 from survey_lib.lab.plots.style import SHARPNESS, describe, png
@@ -34,13 +34,12 @@ BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50)
 GRIDS = MappingProxyType(
     {
         "the sampler's own": None,
-        "even in t": solvers.even,
+        "even in t": solvers.uniform,
         "even in √t": solvers.quadratic,
         "Karras": solvers.karras,
-        "even in λ": solvers.even_lambda,
+        "even in λ": solvers.uniform_lambda,
     }
 )
-_NAMED = {method.name: method for method in METHODS}
 _LAST = "From the top: what is drawn; then the first picture on its way: x<sub>t</sub>, and below it the answers."
 
 
@@ -62,11 +61,11 @@ class SamplerExplorer:
         count: int = 8,
         scale: int = 2,
         device: str = "cpu",
-        samplers: Sequence[Method] = METHODS,
+        samplers: Sequence[Solver] = tuple(SOLVERS.values()),
     ):
         self.denoiser, self.schedule, self.seed, self.macs, self.scale = denoiser, schedule, seed, macs, scale
         self._methods = {one.name: one for one in samplers if one.name not in _BY_ETA}
-        self._noise = normal((count, *shape), self._generator(device)) * float(schedule.scales(1.0)[1])
+        self._noise = normal((count, *shape), self._generator(device))  # of unit variance
         self._kept: dict[tuple, tuple[bytes, str]] = {}
         names = [*self._methods, WITH_ETA]
         self.sampler = ipywidgets.Dropdown(options=names, value=WITH_ETA, description="sampler")
@@ -80,7 +79,7 @@ class SamplerExplorer:
             control.observe(self._show, names="value")
         left, right = (ipywidgets.VBox(self.controls[i : i + 2]) for i in (0, 2))
         self.box = ipywidgets.VBox([ipywidgets.HBox([left, right]), self.image, self.caption])
-        self._reference = _NAMED["UniPC-3"](denoiser, schedule, self._noise, 100)
+        self._reference = self.draw(SOLVERS["UniPC-3"], 100)[0]
         self.static = self._side_by_side()
         self._show()
 
@@ -88,24 +87,28 @@ class SamplerExplorer:
     def controls(self) -> tuple[ipywidgets.Widget, ...]:
         return self.sampler, self.evaluations, self.eta, self.grid
 
-    def method(self, name: str, eta: float = 0.0) -> Method:
-        """The method that the dropdown means by ``name``."""
-        return solvers.bridged(eta, WITH_ETA) if name == WITH_ETA else self._methods[name]
+    def method(self, name: str, eta: float = 0.0) -> Solver:
+        """The solver of a name in the dropdown."""
+        return solvers.ancestral(eta, WITH_ETA) if name == WITH_ETA else self._methods[name]
 
-    def draw(self, method: Method, budget: int, grid: Grid | None = None) -> tuple[Tensor, Recorder, str]:
-        """Pictures, their way there, and the cost in words. Raises ValueError where the budget is too small."""
+    def draw(self, method: Solver, budget: int, grid: Grid | None = None) -> tuple[Tensor, Recorder, str]:
+        """Images, their trajectory, and the cost in words.
+
+        Raises ValueError where the budget is too small, BudgetExceeded where an adaptive solver needs more.
+        """
         counted, recorder = CountCalls(self.denoiser), Recorder(keep=1)
-        watch = recorder if method.price else None  # an adaptive method would ask once more for every look
+        watch = recorder if not method.adaptive else None  # an adaptive solver would evaluate once more for every look
+        noise = self._noise * self.schedule.scales(method.times(self.schedule, budget, grid)[0])[1]
         began = time.perf_counter()
         drawn = method(
-            counted, self.schedule, self._noise, budget, grid=grid, callback=watch,
+            counted, self.schedule, noise, budget, grid=grid, callback=watch,
             generator=self._generator(self._noise.device),
         )  # fmt: skip
         spent = (time.perf_counter() - began) / len(drawn)
         steps = f" in {len(recorder.times)} steps" if watch else ""
         work = f", {number(counted.calls * self.macs / 1e9, 2)} GMAC" if self.macs else ""
-        cost = f"{counted.calls} evaluations{steps}{work}, {number(1000 * spent, 2)} ms a picture here"
-        return drawn.nan_to_num(0.0).clamp(-1, 1), recorder, cost
+        cost = f"{counted.calls} evaluations{steps}{work}, {number(1000 * spent, 2)} ms an image here"
+        return drawn.clamp(-1, 1), recorder, cost
 
     def _generator(self, device: str | torch.device) -> torch.Generator:
         return torch.Generator(device).manual_seed(self.seed)
@@ -119,10 +122,12 @@ class SamplerExplorer:
         self.image.value, self.caption.value = self._kept[key]
         self.image.layout.width = f"{Image.open(io.BytesIO(self.image.value)).width // SHARPNESS}px"
 
-    def _frame(self, method: Method, budget: int, grid: Grid | None) -> tuple[bytes, str]:
+    def _frame(self, method: Solver, budget: int, grid: Grid | None) -> tuple[bytes, str]:
         try:
             drawn, recorder, cost = self.draw(method, budget, grid)
-        except ValueError as refusal:  # too small a budget: a grey picture and the reason
+            if not drawn.isfinite().all():
+                raise ArithmeticError(f"{method.name} diverged: its images are not finite")
+        except (ValueError, ArithmeticError) as refusal:  # a grey image and the reason
             grey = torch.zeros_like(self._noise)
             return self._png(grey, Recorder()), f"{refusal}."
         apart = (drawn - self._reference.clamp(-1, 1)).square().mean().sqrt()
@@ -147,7 +152,7 @@ class SamplerExplorer:
         rows, labels, costs = [], [], []
         for budget in budgets:
             for name in names:
-                drawn, _, cost = self.draw(_NAMED[name], budget)
+                drawn, _, cost = self.draw(SOLVERS[name], budget)
                 rows.append(drawn)
                 labels.append(f"{name}, {budget}")
                 costs.append(f"{name}: {cost.split(',')[0]}")

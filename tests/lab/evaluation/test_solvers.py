@@ -7,7 +7,7 @@ from survey_lib.core import grids, integrators, toys
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
 from survey_lib.lab.evaluation import solvers
 from survey_lib.lab.evaluation.cost import CountCalls
-from survey_lib.lab.evaluation.solvers import METHODS
+from survey_lib.lab.evaluation.solvers import SOLVERS, BudgetExceeded
 
 BUDGETS = (2, 3, 5, 8, 10, 15, 20, 50)
 SCHEDULE = vp_linear()
@@ -23,30 +23,30 @@ def run(method, evaluations, schedule=SCHEDULE, **options):
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, vp_cosine(), rectified(), edm()], ids=lambda one: one.name)
-@pytest.mark.parametrize("method", METHODS, ids=lambda one: one.name)
+@pytest.mark.parametrize("method", SOLVERS.values(), ids=lambda one: one.name)
 def test_a_budget_is_spent_and_never_passed(method, schedule):
     """One more step would not have been paid for; what is too little is refused in one sentence."""
     for budget in BUDGETS:
-        if budget < method.smallest:
-            with pytest.raises(ValueError, match=f"^{method.name} needs at least {method.smallest} .*; got {budget}$"):
+        if budget < method.min_nfe:
+            with pytest.raises(ValueError, match=f"^{method.name} needs at least {method.min_nfe} .*; got {budget}$"):
                 run(method, budget, schedule)
             continue
-        if method.price is None:
+        if method.adaptive:
             continue
         _, calls = run(method, budget, schedule)
         times = method.times(schedule, budget)
-        assert calls == method.count(schedule, times) <= budget
-        assert method.count(schedule, method.grid(len(times), schedule)) > budget
+        assert calls == method.nfe(schedule, times) <= budget
+        assert method.nfe(schedule, method.grid(len(times), schedule)) > budget
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda one: one.name)
+@pytest.mark.parametrize("method", SOLVERS.values(), ids=lambda one: one.name)
 def test_what_a_method_can_do_it_does_with_its_smallest_budget(method):
-    if method.price is not None:
-        _, calls = run(method, method.smallest)
-        assert calls == method.smallest
+    if not method.adaptive:
+        _, calls = run(method, method.min_nfe)
+        assert calls == method.min_nfe
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda one: one.name)
+@pytest.mark.parametrize("method", SOLVERS.values(), ids=lambda one: one.name)
 def test_with_a_large_budget_all_arrive_at_the_data(method):
     """The mean log-density of a perfect sample is known by drawing one; a far point lowers it without bound."""
     end, _ = run(method, 600)
@@ -59,22 +59,22 @@ def test_the_adaptive_method_is_stopped_by_its_budget_and_steered_by_its_toleran
     for tolerance in (1e-2, 1e-3, 1e-5):
         method = solvers.adaptive(tolerance)
         _, calls = run(method, 10_000)
-        assert method.smallest <= calls
+        assert method.min_nfe <= calls
         assert run(method, calls)[1] == calls
         with pytest.raises(
-            ValueError, match=rf"^Adaptive .* needs more than {calls - 1} evaluations here; .*tolerance$"
+            BudgetExceeded, match=rf"^Adaptive .* needs more than {calls - 1} evaluations; .*tolerance$"
         ):
             run(method, calls - 1)
         spent.append(calls)
     assert spent[0] < spent[1] < spent[2]
-    with pytest.raises(ValueError, match="as its tolerance asks for"):
-        solvers.adaptive().count(SCHEDULE, grids.uniform(3))
+    with pytest.raises(ValueError, match="depends on its tolerance"):
+        solvers.adaptive().nfe(SCHEDULE, grids.uniform(3))
 
 
 def test_a_grid_of_the_callers_replaces_the_methods_own():
     seen = []
-    method = solvers.multi(2, "mine", "nobody", solvers.karras)
-    end, calls = run(method, 7, grid=solvers.even, callback=lambda x, t, x0: seen.append(t.item()))
+    method = solvers.multistep(2, "mine", "nobody", solvers.karras)
+    end, calls = run(method, 7, grid=solvers.uniform, callback=lambda x, t, x0: seen.append(t.item()))
     assert calls == 7
     torch.testing.assert_close(torch.tensor(seen, dtype=torch.float64), grids.uniform(7)[:-1])
     x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -83,15 +83,16 @@ def test_a_grid_of_the_callers_replaces_the_methods_own():
 
 
 def test_random_methods_say_so_and_the_others_draw_nothing():
-    for method in METHODS:
+    for method in SOLVERS.values():
         x = torch.zeros(2, 2, dtype=torch.float64)
         if method.stochastic:
             with pytest.raises(ValueError, match="pass generator="):
                 method(LAW.denoiser(SCHEDULE), SCHEDULE, x, 8)
             assert method.order is None
-        elif method.price is not None:
-            method(LAW.denoiser(SCHEDULE), SCHEDULE, x, max(8, method.smallest))
+        elif not method.adaptive:
+            method(LAW.denoiser(SCHEDULE), SCHEDULE, x, max(8, method.min_nfe))
 
 
 def test_names_are_told_apart():
-    assert len({method.name for method in METHODS}) == len(METHODS)
+    assert all(name == solver.name for name, solver in SOLVERS.items())
+    assert len(SOLVERS) == len(solvers._ALL)

@@ -261,7 +261,10 @@ def test_a_table_aligns_rounds_and_names_units():
         {"sampler": "<2M>", "evaluations": 20, "time": float("nan"), "FD": (3.5, 3.0, 4.0)},
     ]
     table = plots.table(rows, units={"time": "s"}, caption="Cost")
-    assert table.header == ("sampler", "evaluations", "time (s)", "FD")
+    assert table.header == ("sampler", "evaluations", "time", "FD") and table.caption == "Cost (time: s)"
+    assert plots.table(rows, units={"FD": "least to most", "time": "s"}).caption == "FD: least to most; time: s"
+    assert table.html.count('<th scope="col"') == 4 and "<caption>Cost (time: s)</caption>" in table.html
+    assert "color" not in table.html, "light or dark is the page's choice"
     assert table.rows[0] == ("DDIM", "1,000", "0.123", "4.12 (3.9 to 4.4)")
     assert table.numeric == (False, True, True, True)
     assert "&lt;2M&gt;" in table.html and '<td align="right" style="text-align:right">1,000</td>' in table.html

@@ -1,0 +1,131 @@
+"""Chains in continuous time: rates of jumping, and tau-leaping back (Campbell et al. 2022).
+
+A chain whose ``matrix(s, t)`` composes is a process that jumps at rates ``R_t``; run backwards it jumps at rates that
+the denoiser gives. Leaping over a short span with the rates held still is a step of any length, chosen after training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from survey_lib.core.categorical import Categorical
+from survey_lib.core.checks import check_generator, check_step, check_times
+from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
+
+#: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
+START = 0.99
+_SPAN = 1e-6  # of the difference quotient: truncation and rounding both about 1e-10
+
+
+def rates(corruption: Categorical, t: Tensor | float) -> Tensor:
+    """The generator ``R_t = d/du matrix(t, u)`` at u = t: (S, S) in float64, rows sum to 0, off the diagonal rates.
+
+    Taken from the matrix itself, by a difference quotient refined once. Raises ValueError where there is none.
+    """
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if t.ndim or not 0 <= t <= 1 - 1e-4:
+        raise ValueError(f"rates are finite before t = 1, and t is one for all: start at {START}; got {t.tolist()}")
+    eye = torch.eye(len(corruption.stationary), dtype=torch.float64)
+    coarse, fine = ((corruption.matrix(t, t + span) - eye) / span for span in (_SPAN, _SPAN / 2))
+    found = (2 * fine - coarse).fill_diagonal_(0).clamp_min(0)
+    return found - torch.diag(found.sum(1))
+
+
+def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | float) -> Tensor:
+    """Rates of the time-reversed chain out of ``x_t`` (Campbell et al. 2022, prop. 3): (B, ..., S), 0 at ``x_t``.
+
+    ``R(y -> x_t) sum_k q(y | k) / q(x_t | k) p(x0 = k | x_t)`` for the denoiser's answer ``x0`` (B, ..., S). It is the
+    bridge's posterior for a step that shrinks to nothing, and exact if the answer is.
+    """
+    corruption.check_prediction(x_t, x0)
+    explains = corruption.likelihood(x_t, t)
+    possible = explains > 0
+    weights = torch.where(possible, x0.double() / torch.where(possible, explains, 1), 0)
+    towards = weights @ corruption.matrix(torch.zeros(()).double(), torch.as_tensor(t, dtype=torch.float64)).to(
+        x0.device
+    )
+    back = rates(corruption, t).T.to(x_t.device)[x_t]  # (B, ..., S): R(y -> x_t)
+    return (back * towards).scatter(-1, x_t.unsqueeze(-1), 0)
+
+
+@dataclass(frozen=True)
+class TauLeaping(BridgeOverride):
+    """A corruption whose ``bridge`` leaps (Campbell et al. 2022, sec. 4.3): rates held still from t to s.
+
+    In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. ``ordinal``: categories are numbers,
+    jumps add up, and what leaves the range is clamped. Otherwise two jumps in one leap contradict each other and are
+    both rejected. A step to s = 0 draws from the denoiser's answer. The error falls with the step; grids begin at
+    `START`, not at 1.
+    """
+
+    corruption: Categorical
+    ordinal: bool = False
+
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """One leap: integers (B, ...) and probabilities (B, ..., S) -> integers."""
+        t, s = check_step(t, s)
+        if s == 0:
+            return self.corruption.bridge(x_t, x0, t, s, generator=generator)
+        return tau_leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
+
+    def transition(self, x_t: Tensor, x0: Tensor, t: Any, s: Any) -> Tensor:
+        """The law of ``bridge`` in each entry, exactly: (B, ..., S). Not for ``ordinal``: sums have no short form."""
+        if self.ordinal:
+            raise ValueError("the law of clamped sums is not written out: ordinal=False")
+        t, s = check_step(t, s)
+        if s == 0:
+            return self.corruption.posterior(x_t, x0, t, s).double()
+        means = (t - s) * reverse_rates(self.corruption, x_t, x0, t)
+        once = means * torch.exp(-means.sum(-1, keepdim=True))
+        return once.scatter_add(-1, x_t.unsqueeze(-1), 1 - once.sum(-1, keepdim=True))
+
+
+def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
+    """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
+    generator = check_generator(generator)
+    jumps = torch.poisson(means, generator=generator)
+    states = torch.arange(means.shape[-1], device=x.device)
+    if ordinal:
+        moved = x + (jumps * (states - x.unsqueeze(-1))).sum(-1).long()
+        return moved.clamp(0, means.shape[-1] - 1)
+    return torch.where(jumps.sum(-1) == 1, jumps.argmax(-1), x)
+
+
+@torch.no_grad()
+def tau_leaping(
+    denoiser: Denoiser,
+    corruption: Categorical,
+    x: Tensor,
+    times: Tensor,
+    *,
+    ordinal: bool = False,
+    corrections: int = 0,
+    reach: float = 1.0,
+    cond: Any = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Tau-leaping with corrector steps (Campbell et al. 2022, sec. 4.4). ``times`` begin at `START` or below.
+
+    After each leap to s, ``corrections`` leaps at s with forward and reverse rates together, over ``reach`` times the
+    step: these leave the marginal at s as it is, and so repair what the leap broke. Without corrections it is
+    ``ancestral(denoiser, TauLeaping(corruption, ordinal), x, times)``.
+
+    Evaluations: ``steps (1 + corrections)``, less ``corrections`` where the grid ends at 0.
+    """
+    bridge = TauLeaping(corruption, ordinal).bridge
+    for t, s in pairwise(check_times(times)):
+        x0 = denoiser(x, t, cond)
+        if callback:
+            callback(x, t, x0)
+        x = bridge(x, x0, t, s, generator=generator)
+        for _ in range(corrections if s > 0 else 0):
+            out = rates(corruption, s).to(x.device)[x].scatter(-1, x.unsqueeze(-1), 0)
+            both = out + reverse_rates(corruption, x, denoiser(x, s, cond), s)
+            x = tau_leap(x, reach * (t - s) * both, ordinal, generator=generator)
+    return x

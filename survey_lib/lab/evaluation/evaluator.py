@@ -1,0 +1,151 @@
+"""One way to judge a sampler: draw N images, count and time, compare with N real test images, and know the floor.
+
+    evaluator = Evaluator.load("mnist", 1000)
+    found = evaluator.measure(lambda net: heun(net, schedule, noise, times), denoiser)
+    found.quality["fd"], found.evaluations, evaluator.floor["fd"]
+
+The number of function evaluations (NFE) is the number of evaluations of the denoiser for one image: a guided step in
+one doubled batch is two. The classifier that names labels has had no part in making the images, and distances are
+taken in the features of a first network and, held out, of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from survey_lib.lab.data import load
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.evaluation import cost, metrics
+from survey_lib.lab.training import checkpoints
+
+SPLITS = 8  # random splits of the real images behind a floor
+
+
+class Measurement(NamedTuple):
+    """Images of one sampler, their quality, and the cost of one image."""
+
+    images: Tensor
+    quality: dict[str, float]
+    evaluations: float
+    macs: int
+    core_seconds: float
+
+    def numbers(self) -> dict[str, float]:
+        """The measurement without its images: quality, N and costs, by name."""
+        costs = {name: getattr(self, name) for name in ("evaluations", "macs", "core_seconds")}
+        return self.quality | {"images": len(self.images)} | costs
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Compares N generated images with N real test images; N more real ones give the floor.
+
+    test: 2 N real images, of which the first N are compared with.
+    feature_net: distances are taken in its features.
+    held_out_net: a second classifier, whose features give ``fd_held_out`` and which names labels.
+    """
+
+    test: ImageSet
+    feature_net: nn.Module
+    held_out_net: nn.Module
+
+    @classmethod
+    def load(cls, dataset: str, count: int, *, device: str = "cpu", root: Path | None = None) -> Evaluator:
+        """The first ``2 count`` test images of a data set and its two classifiers of clean images.
+
+        Raises ValueError where the data set has fewer.
+        """
+        test = load(dataset, split="test", count=2 * count)
+        nets = (checkpoints.load(f"{dataset}_{role}", device=device, root=root) for role in ("features", "features2"))
+        return cls(test, *nets)
+
+    @property
+    def count(self) -> int:
+        """N, the number of images on each side."""
+        return len(self.test) // 2
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the networks."""
+        return next(self.feature_net.parameters()).device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return self.test.shape
+
+    @property
+    def real(self) -> Tensor:
+        """Features (N, d) of the real images that are compared with."""
+        return self._features[: self.count]
+
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """The Fréchet distance of N real images from N others: a perfect sampler would score it.
+
+        ``fd`` is the mean over random splits of the test images, ``fd_std`` its standard deviation.
+        """
+        generator = torch.Generator().manual_seed(0)
+        splits = [
+            metrics.floor(metrics.frechet_distance, self._features, self.count, generator=generator)
+            for _ in range(SPLITS)
+        ]
+        return {"fd": fmean(splits), "fd_std": stdev(splits)}
+
+    def score(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """Quality of N images, uint8 or floats that are clamped to [-1, 1].
+
+        ``fd, fd_held_out, precision, recall, density, coverage, floor`` and, with labels (N,), ``accuracy``: the
+        fraction in which the held-out classifier sees the label. Raises ValueError for NaN and for another N.
+        """
+        images = images.clamp(-1, 1) if images.is_floating_point() else images
+        seen = metrics.features(self.feature_net, images)
+        quality = {
+            "fd": metrics.frechet_distance(self.real, seen),
+            "fd_held_out": metrics.frechet_distance(self._held_out, metrics.features(self.held_out_net, images)),
+            **metrics.precision_recall(self.real, seen)._asdict(),
+            **metrics.density_coverage(self.real, seen)._asdict(),
+            "floor": self.floor["fd"],
+        }
+        if labels is not None:
+            quality["accuracy"] = metrics.label_accuracy(self.held_out_net, images, labels)
+        return quality
+
+    def measure(
+        self,
+        sample: Callable[..., Tensor],
+        *denoisers: Callable,
+        labels: Tensor | None = None,
+        classifiers: Iterable[Callable] = (),
+    ) -> Measurement:
+        """Draw N images with ``sample(*denoisers, *classifiers)``, count, time and score.
+
+        Evaluations are those of the denoisers, MACs those of all networks, gradients with respect to x included.
+        Images that are not finite have no quality but the fraction ``diverged``.
+        """
+        counted = [cost.CountCalls(one) for one in denoisers]
+        others = [cost.CountCalls(one) for one in classifiers]
+        with cost.measure(self.device) as run:
+            images = sample(*counted, *others)
+        n = len(images)
+        diverged = 1 - float(images.flatten(1).isfinite().all(1).double().mean()) if images.is_floating_point() else 0.0
+        quality = {"diverged": diverged} if diverged else self.score(images, labels)
+        evaluations = sum(one.examples for one in counted) / n
+        macs = sum(one.macs for one in (*counted, *others)) / n
+        return Measurement(images, quality, evaluations, round(macs), run.cost.core_seconds / n)
+
+    @cached_property
+    def _features(self) -> Tensor:
+        return metrics.features(self.feature_net, self.test.images)
+
+    @cached_property
+    def _held_out(self) -> Tensor:
+        return metrics.features(self.held_out_net, self.test.images[: self.count])

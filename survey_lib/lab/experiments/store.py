@@ -1,0 +1,321 @@
+"""The store of measurements: one CSV an experiment for those that come with the course, one JSON file each for others.
+
+::
+
+    save("01.steps", run, {"steps": 20}, quality={"fd": 3.1}, images=2000, evaluations=20)
+    rows = load("01.steps")
+
+``data/results/EXPERIMENT.csv`` holds the shipped rows, in the columns
+
+    dataset, seed, images, <settings>, evaluations, macs, core_seconds, <quality>, run
+
+where ``images`` is the N behind the quality numbers, costs are those of one image, and ``run`` is a key of
+``runs.csv``: lesson, profile, device, date, versions, and the fingerprint of the code (`provenance`). What this machine
+measures goes to ``data/results/local/``, or to the folder that SURVEY_RESULTS names, one file a measurement, written
+atomically. A local row replaces the shipped row of the same data set, seed, N, settings and profile. `ship` folds local
+files into the CSVs.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import survey_lib
+from survey_lib.lab import runtime
+from survey_lib.lab.experiments import provenance
+
+if TYPE_CHECKING:
+    import pandas
+
+ROW = ("dataset", "seed", "images")
+COST = ("evaluations", "macs", "core_seconds")
+RUN = ("run", "lesson", "profile", "device", "date", "python", "torch", "survey_lib", "code")
+_RESERVED = {*ROW, *COST, *RUN, "experiment", "stale"}
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
+
+
+def shipped() -> Path:
+    """The folder of the results that come with the course."""
+    return runtime.HOME / "data" / "results"
+
+
+def destination() -> Path:
+    """The folder of new results: the environment's ``SURVEY_RESULTS``, else ``data/results/local``.
+
+    A relative path counts from the course's folder, wherever a kernel runs.
+    """
+    named = os.environ.get("SURVEY_RESULTS")
+    return runtime.HOME / Path(named).expanduser() if named else shipped() / "local"
+
+
+def save(
+    experiment: str,
+    run: runtime.Run,
+    settings: Mapping[str, str | int | float | bool],
+    *,
+    quality: Mapping[str, float],
+    images: int | None = None,
+    evaluations: float | None = None,
+    macs: float | None = None,
+    core_seconds: float | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Write one measurement and return its path; measuring again replaces the file.
+
+    settings: what distinguishes the measurement from others of its experiment, as ``{"sampler": "DDIM", "nfe": 20}``.
+    quality: the numbers found. images: the N behind them. evaluations, macs, core_seconds: the cost of one image.
+    Raises ValueError for a name that is used twice or a number that is not finite, TypeError for other values.
+    """
+    if not re.fullmatch(r"[\w.-]+", experiment):
+        raise ValueError(f"an experiment's name is made of letters, digits, dots and dashes; got {experiment!r}")
+    settings, quality = dict(settings), dict(quality)
+    if clash := (set(settings) & set(quality)) | (_RESERVED & (set(settings) | set(quality))):
+        raise ValueError(f"these names stand for two things in one result: {', '.join(sorted(clash))}")
+    for name, value in settings.items():
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"the setting {name} is {value!r}; a text, a number or a bool is accepted")
+        if isinstance(value, str) and _value(value) != value:
+            raise ValueError(f'the setting {name} is the text "{value}"; give a number or a bool as itself')
+    cost = {"evaluations": evaluations, "macs": macs, "core_seconds": core_seconds}
+    row = {
+        "experiment": experiment,
+        "dataset": run.dataset,
+        "seed": run.seed,
+        "images": images,
+        "settings": settings,
+        **{name: None if value is None else _number(name, value) for name, value in cost.items()},
+        "quality": {name: _number(name, value) for name, value in quality.items()},
+        "run": _circumstances(experiment, run),
+    }
+    path = (folder or destination()) / experiment / _file_name(row)
+    runtime.write_atomically(path, (json.dumps(row, indent=1, allow_nan=False) + "\n").encode())
+    return path
+
+
+def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas.DataFrame:
+    """All measurements, or those of one experiment, a row each.
+
+    Columns: ``experiment``, those of the CSVs, those of ``runs.csv``, and ``stale``: what has changed since the
+    measurement ("library, cells"), empty for nothing. An empty table has the columns that every result has.
+    """
+    import pandas
+
+    found = [flat(row) for row in rows(experiment, folder=folder)]
+    columns = ["experiment", *ROW, *COST, *RUN[1:], "stale"]
+    return pandas.DataFrame(found) if found else pandas.DataFrame(columns=columns)
+
+
+def rows(experiment: str | None = None, *, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The measurements as mappings, with ``settings``, ``quality`` and ``run`` apart; local ones replace shipped ones.
+
+    ``folder`` holds the local files, by default `destination`. A damaged local file is left out with a warning; a
+    damaged CSV raises ValueError.
+    """
+    both = (*_read_shipped(experiment), *_read_local(folder or destination(), experiment))
+    return list({_key(row): row for row in both}.values())
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One of `rows` as a single mapping, with ``stale`` added."""
+    named = {name: row[name] for name in ("experiment", *ROW)} | row["settings"]
+    named |= {name: row[name] for name in COST} | row["quality"] | row["run"]
+    return named | {"stale": stale(named)}
+
+
+def select(name: str | None = None) -> list[str]:
+    """The experiments with results: all, those of a lesson ("10"), or one ("10.sweep").
+
+    Raises ValueError with a name that is near, where there is none.
+    """
+    local = (path.parent.name for path in destination().glob("*/*.json"))
+    found = sorted({path.stem for path in shipped().glob("*.csv")} - {"runs"} | set(local))
+    if name is None:
+        return found
+    lesson = f"{name.zfill(2)[:2]}." if name[:1].isdigit() and "." not in name else name
+    if chosen := [one for one in found if one == name or one.startswith(lesson)]:
+        return chosen
+    raise ValueError(f'no results of "{name}"{runtime.suggest(name, found)}; there are {", ".join(found) or "none"}')
+
+
+def stale(row: Mapping[str, Any]) -> str:
+    """What has changed since a measurement, as "library, cells"; empty where nothing has."""
+    now = provenance.fingerprint(row["lesson"], row["dataset"], row["experiment"])
+    return ", ".join(provenance.difference(row["code"], now))
+
+
+def ship(folder: Path | None = None) -> list[str]:
+    """Fold the local results of a folder into the CSVs, for authors; returns the names of the experiments that changed.
+
+    Smoke runs stay behind. Of rows of the same key the newest stays. Each file is replaced whole, local files are
+    deleted after that, and doing it again changes nothing: a run that is stopped loses nothing.
+    """
+    local = [row for row in _read_local(folder or destination(), None) if row["run"]["profile"] != "smoke"]
+    changed = sorted({row["experiment"] for row in local})
+    kept = {}
+    for row in sorted((*_read_shipped(None), *local), key=lambda row: row["run"]["date"]):
+        kept[_key(row)] = row
+    runs = {_run_id(row["run"]): row["run"] for row in kept.values()}
+    lines = sorted([[key, *(run[name] for name in RUN[1:])] for key, run in runs.items()], key=lambda line: line[1:])
+    _write_csv(shipped() / "runs.csv", [RUN, *lines])
+    for name in sorted({row["experiment"] for row in kept.values()}):
+        _write_csv(shipped() / f"{name}.csv", _lines([row for row in kept.values() if row["experiment"] == name]))
+    for row in local:
+        Path(row["path"]).unlink(missing_ok=True)
+    return changed
+
+
+# ------------------------------------------------------------------ rows
+
+
+def _circumstances(experiment: str, run: runtime.Run) -> dict[str, str]:
+    import torch
+
+    cuda = run.device.startswith("cuda")
+    return {
+        "lesson": run.lesson,
+        "profile": run.profile,
+        "device": torch.cuda.get_device_name(run.device)
+        if cuda
+        else f"{run.device}, {torch.get_num_threads()} threads",
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "survey_lib": survey_lib.__version__,
+        "code": str(provenance.fingerprint(run.lesson, run.dataset, experiment)),
+    }
+
+
+def _key(row: Mapping[str, Any]) -> tuple:
+    settings = tuple(sorted((name, _text(value)) for name, value in row["settings"].items()))
+    return (row["experiment"], *(row[name] for name in ROW), row["run"]["profile"], settings)
+
+
+def _file_name(row: Mapping[str, Any]) -> str:
+    dataset = re.sub(r"[^\w.-]+", "-", Path(row["dataset"]).name)  # a folder of images gives its name
+    distinct = json.dumps([row["dataset"], row["images"], row["settings"]], sort_keys=True)
+    key = hashlib.sha256(distinct.encode()).hexdigest()[:10]
+    return f"{dataset}-{row['run']['profile']}-seed{row['seed']}-{key}.json"
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or (not isinstance(value, int | float) and not hasattr(value, "item")):
+        raise TypeError(f"{name} is {value!r}; a number is accepted")
+    if not math.isfinite(value := value if isinstance(value, int) else float(value)):
+        raise ValueError(f"{name} is {value}; a finite number is accepted")
+    return value
+
+
+# ------------------------------------------------------------------ local files
+
+
+def _read_local(folder: Path, experiment: str | None) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob(f"{glob.escape(experiment) if experiment else '*'}/*.json")):
+        try:
+            row = json.loads(path.read_bytes())
+            flat(row)  # reads every part
+            found.append(row | {"path": str(path)})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{path} is not a result and is left out ({what})", stacklevel=3)
+    return found
+
+
+# ------------------------------------------------------------------ shipped files
+
+
+def _read_shipped(experiment: str | None) -> list[dict[str, Any]]:
+    paths = sorted(shipped().glob("*.csv")) if experiment is None else [shipped() / f"{experiment}.csv"]
+    paths = [path for path in paths if path.stem != "runs" and path.exists()]
+    if not paths:
+        return []
+    runs = {line["run"]: {name: line[name] for name in RUN[1:]} for line in _read_csv(shipped() / "runs.csv")}
+    return [_row(path, line, runs) for path in paths for line in _read_csv(path)]
+
+
+def _row(path: Path, line: Mapping[str, str], runs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    try:
+        columns = list(line)
+        first, last = columns.index(COST[0]), columns.index(COST[-1])
+        own = {name: _value(text) for name, text in line.items()}
+        return {
+            "experiment": path.stem,
+            "dataset": line["dataset"],
+            "seed": int(line["seed"]),
+            **{name: own[name] for name in ("images", *COST)},
+            "settings": {name: own[name] for name in columns[len(ROW) : first] if line[name]},
+            "quality": {name: own[name] for name in columns[last + 1 : -1] if line[name]},
+            "run": runs[line["run"]],
+        }
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: a row has {error!r}; restore the file") from error
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The rows of one experiment with their header, in a fixed order."""
+    settings, quality = (
+        list(dict.fromkeys(name for row in rows for name in row[part])) for part in ("settings", "quality")
+    )
+    lines = [
+        [
+            *(_text(row[name]) for name in ROW),
+            *(_text(row["settings"].get(name)) for name in settings),
+            *(_text(row[name]) for name in COST),
+            *(_text(row["quality"].get(name)) for name in quality),
+            _run_id(row["run"]),
+        ]
+        for row in rows
+    ]
+    return [[*ROW, *settings, *COST, *quality, "run"], *sorted(lines, key=lambda line: list(map(_order, line)))]
+
+
+def _run_id(run: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([run[name] for name in RUN[1:]]).encode()).hexdigest()[:6]
+
+
+def _value(text: str) -> Any:
+    """A cell as it was given: an int, a float, a bool, a text, or None for an empty cell."""
+    if text in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[text]
+    if not _NUMBER.fullmatch(text):
+        return text
+    return float(text) if set(text) & set(".e") else int(text)
+
+
+def _text(value: Any) -> str:
+    """Six significant digits, and a point in every float: 1.0 stays a float."""
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+        return text if set(text) & set(".e") else f"{text}.0"
+    return "" if value is None else str(value)
+
+
+def _order(text: str) -> tuple[bool, float, str]:
+    return (False, float(text), "") if _NUMBER.fullmatch(text) else (True, 0.0, text)
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file, strict=True))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore the file") from error
+
+
+def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    runtime.write_atomically(path, text.getvalue().encode())

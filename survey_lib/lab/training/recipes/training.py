@@ -1,0 +1,64 @@
+"""`Training`, a row of the table of trainings, and the functions that rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from survey_lib.lab import data
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.evaluation.evaluator import Evaluator
+from survey_lib.lab.training import checkpoints
+from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.layers import initialised
+
+Data = ImageSet | TensorDataset
+COUNT = 2000  # images behind the scores in a manifest
+
+
+@dataclass(frozen=True)
+class Training:
+    """A row of the table: the training of the checkpoints of one role, on any data set."""
+
+    data: Callable[[str, Path | None], Data]  # of a data set's name and the folder of checkpoints that it builds on
+    model: Callable[[Data], nn.Module]  # untrained; torch's global seed is that of the recipe
+    loss: Callable[[nn.Module, Recipe], Loss] | None  # None: EDM's weighted denoising loss
+    recipe: Recipe
+    score: Callable[[nn.Module, str, Path | None], dict[str, float]]  # of the trained model, data set and folder
+    steps: Mapping[str, int] = field(default_factory=dict)  # of data sets that need another number than the recipe's
+
+    def recipe_for(self, dataset: str, *, steps: int | None = None, seed: int | None = None) -> Recipe:
+        """The recipe for a data set, with other ``steps`` or another ``seed`` where they are given."""
+        steps = self.steps.get(dataset, self.recipe.steps) if steps is None else steps
+        return replace(self.recipe, steps=steps, seed=self.recipe.seed if seed is None else seed)
+
+    def untrained(self, data: Data, seed: int) -> nn.Module:
+        """The model as its training begins."""
+        return initialised(seed, partial(self.model, data))
+
+
+def load(name: str, root: Path | None) -> nn.Module:
+    """The checkpoint ``name`` in ``root``, or the one that comes with the course if ``root`` has none."""
+    return checkpoints.load(name, root=root if name in checkpoints.names(root) else None)
+
+
+def score(
+    sample: Callable[[Evaluator], Tensor],  # draws `Evaluator.count` images
+    dataset: str,
+    root: Path | None,
+    *,
+    test: ImageSet | None = None,  # 2 N real images, where they are not the test images of the data set
+    labelled: bool = False,  # whether the images are drawn for the labels of `Evaluator.test`
+) -> dict[str, float]:
+    """Quality of N images as an `Evaluator` measures it; empty before there are feature networks."""
+    roles = [f"{dataset}_{role}" for role in ("features", "features2")]
+    if not all(name in {*checkpoints.names(root), *checkpoints.names()} for name in roles):
+        return {}
+    test = data.load(dataset, split="test", count=2 * COUNT) if test is None else test
+    evaluator = Evaluator(test, *(load(name, root) for name in roles))
+    return evaluator.score(sample(evaluator), test.labels[: evaluator.count] if labelled else None)
