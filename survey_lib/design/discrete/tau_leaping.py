@@ -88,7 +88,7 @@ class TauLeaping(BridgeOverride):
 def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
-    jumps = torch.poisson(means, generator=generator)
+    jumps = torch.poisson(means.to(generator.device), generator=generator).to(x.device)
     states = torch.arange(means.shape[-1], device=x.device)
     if ordinal:
         moved = x + (jumps * (states - x.unsqueeze(-1))).sum(-1).long()
