@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.checks import check_generator, check_step, check_times
+from survey_lib.core.checks import check_generator, check_start, check_step
 from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
@@ -119,7 +119,8 @@ def tau_leaping(
     Evaluations: ``steps (1 + corrections)``, less ``corrections`` where the grid ends at 0.
     """
     bridge = TauLeaping(corruption, ordinal).bridge
-    for t, s in pairwise(check_times(times)):
+    times, cond = check_start(x, times, cond, generator, integers=True)
+    for t, s in pairwise(times):
         x0 = denoiser(x, t, cond)
         if callback:
             callback(x, t, x0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.checks import check_times, is_pure_noise
+from survey_lib.core.checks import check_start, is_pure_noise
 from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
 
@@ -48,7 +48,7 @@ def adaptive_sde(
     Evaluations: two for every step tried, of the examples still under way, and one for a step to 0. Raises
     RuntimeError where an example would need more than ``limit``, and if the state is no number any more.
     """
-    times = check_times(times)
+    times, cond = check_start(x, times, cond, generator)
     clean = bool(schedule.scales(times[-1])[1] == 0)
     end = times[-2] if clean else times[-1]
     _check(schedule, times[0], end, rtol, atol, first)
