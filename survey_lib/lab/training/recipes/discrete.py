@@ -71,19 +71,20 @@ def sample_levels(
     ``denoiser`` is evaluated in place of the model: the model counted, say.
     """
     denoiser, channels = fast(model) if denoiser is None else denoiser, 1
-    how = {"generator": generator, "callback": callback}
+    how, times = {"generator": generator, "callback": callback}, grids.uniform(steps)
     if isinstance(model, discrete.CategoricalDenoiser):
         corruption = model.corruption
     else:
         corruption, channels = Gaussian(model.schedule), model.net.channels
-    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), generator=generator)
+        times = grids.karras(steps, model.schedule) if channels == 1 else times
+    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), times[0], generator=generator)
     if isinstance(model, discrete.CategoricalDenoiser):
-        return ancestral(denoiser, corruption, x, grids.uniform(steps), **how)
+        return ancestral(denoiser, corruption, x, times, **how)
     if channels == 1:
-        drawn = multistep(denoiser, model.schedule, x, grids.karras(steps, model.schedule), callback=callback)
+        drawn = multistep(denoiser, model.schedule, x, times, callback=callback)
         return quantised.from_image(drawn)
     denoiser = discrete.SelfConditioned(denoiser) if model.net.cond_channels else denoiser
-    return discrete.from_bits(ancestral(denoiser, corruption, x, grids.uniform(steps), **how), _BITS)
+    return discrete.from_bits(ancestral(denoiser, corruption, x, times, **how), _BITS)
 
 
 def _levels(dataset: str, root: Path | None) -> TensorDataset:
