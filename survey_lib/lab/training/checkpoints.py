@@ -25,7 +25,6 @@ from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.design.discrete.denoisers import CategoricalDenoiser
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
 from survey_lib.nets.autoencoder import Autoencoder
-from survey_lib.nets.beside import Beside
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
@@ -43,7 +42,7 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 }
 
 _NETS: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Beside, Autoencoder, Transformer)
+    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Autoencoder, Transformer)
 }
 _BARE = ("Classifier", "Autoencoder", "Transformer")  # serve without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
@@ -135,7 +134,8 @@ def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", ro
     if kind not in _NETS:
         raise ValueError(f'{path} holds a network "{kind}"; known here: {", ".join(_NETS)}')
     try:
-        weights = from_safetensors(data)
+        # Two files were written by a network that held the U-Net as its part "unet".
+        weights = {key.removeprefix("unet."): value for key, value in from_safetensors(data).items()}
         net = _NETS[kind](**about["config"])
         _check_weights(net, weights)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})

@@ -35,7 +35,6 @@ from survey_lib.lab.training.recipes import training
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Loss, Recipe
 from survey_lib.nets.autoencoder import Autoencoder
-from survey_lib.nets.beside import Beside
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
@@ -80,7 +79,7 @@ def sample_levels(
     if channels == 1:
         drawn = multistep(denoiser, model.schedule, x, grids.karras(steps, model.schedule), callback=callback)
         return quantised.from_image(drawn)
-    denoiser = discrete.SelfConditioned(denoiser) if model.net.beside else denoiser
+    denoiser = discrete.SelfConditioned(denoiser) if model.net.cond_channels else denoiser
     return discrete.from_bits(ancestral(denoiser, corruption, x, grids.uniform(steps), **how), _BITS)
 
 
@@ -93,8 +92,8 @@ def _chain(name: str, examples: TensorDataset) -> discrete.CategoricalDenoiser:
     return discrete.CategoricalDenoiser(UNet(len(chain.stationary), **_UNET), chain, quantised.LEVELS)
 
 
-def _bits(beside: int, examples: TensorDataset) -> Preconditioned:
-    return Preconditioned(Beside(_BITS, beside, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
+def _bits(cond_channels: int, examples: TensorDataset) -> Preconditioned:
+    return Preconditioned(UNet(_BITS, cond_channels=cond_channels, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
 
 
 def _continuous(examples: TensorDataset) -> Preconditioned:
@@ -123,7 +122,7 @@ def _gaussian(denoiser: Preconditioned, recipe: Recipe) -> Loss:
         about = {"weight": edm_weight(lam, denoiser.sigma_data), "generator": generator}
         if channels == 1:
             return denoising_loss(model, corruption, quantised.to_image(x0), t, **about), lam
-        share, bits = 0.5 if denoiser.net.beside else 0.0, discrete.to_bits(x0, _BITS)
+        share, bits = 0.5 if denoiser.net.cond_channels else 0.0, discrete.to_bits(x0, _BITS)
         return discrete.self_conditioned_loss(model, corruption, bits, t, share=share, **about), lam
 
     return loss

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -15,6 +15,7 @@ from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.layers import initialised
 
 Data = ImageSet | TensorDataset
 COUNT = 2000  # images behind the scores in a manifest
@@ -38,9 +39,7 @@ class Training:
 
     def untrained(self, data: Data, seed: int) -> nn.Module:
         """The model as its training begins."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)  # torch's initialisers do not take a generator
-            return self.model(data)
+        return initialised(seed, partial(self.model, data))
 
 
 def load(name: str, root: Path | None) -> nn.Module:
