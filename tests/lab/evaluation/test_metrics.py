@@ -1,6 +1,7 @@
 """Metrics against closed forms, hand-made cases and the statistics that they claim."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -59,6 +60,16 @@ def test_generated_images_are_judged_as_the_files_they_become(rng):
 def test_images_that_cannot_be_judged_are_refused(images, sentence):
     with pytest.raises(ValueError, match=sentence):
         metrics.features(Classifier(1), images)
+
+
+def test_images_in_zero_to_one_are_told_of(rng):
+    """They would be taken for images without a dark pixel; a warning, as such images exist."""
+    net, x = Classifier(1, widths=(4, 8), dims=6), torch.rand(5, 1, 8, 8, generator=rng)
+    with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] are to be passed as 2 \* x - 1"):
+        metrics.features(net, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics.features(net, 2 * x - 1)
 
 
 # ---------------------------------------------------------------- Fréchet distance
