@@ -95,9 +95,7 @@ class Claim:
         if not number or not 0 <= self.effect < 1:
             raise ValueError(f"claim {self.id}: effect is {self.effect!r}; a number from 0 to below 1 is accepted")
         if self.kind == "trained" and self.networks is None:
-            raise ValueError(
-                f'claim {self.id}: kind "trained" has to state how many networks were trained for each side'
-            )
+            raise ValueError(f'claim {self.id}: kind "trained" has to state how many networks were trained for each side')
 
     def _check_selection(self, name: str, selection: Any) -> None:
         if not isinstance(selection, Mapping):
