@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from survey_lib.core.exact import GaussianLaw, GaussianMixture
+from survey_lib.core.heads import Reschedule
 from survey_lib.core.integrators import bits_per_dim, log_likelihood, probability_flow
 from survey_lib.core.schedules import edm, rectified, ve, vp_cosine, vp_linear
 
@@ -117,3 +118,22 @@ def test_what_cannot_be_differentiated_is_refused():
         log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.5, t_max=0.2, probes=None)
     with pytest.raises(ValueError, match="t_min lies above 0"):
         log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.0, probes=None)
+
+
+@pytest.mark.parametrize("sampled", [vp_linear(), ve(), edm(), rectified()], ids=lambda s: s.name)
+def test_a_denoiser_that_errs_has_one_likelihood_under_every_schedule(sampled):
+    """A schedule is a change of time and scale, so the same network gives the same density between the same levels."""
+    trained, exact = vp_cosine(), LAW.denoiser(vp_cosine())
+    x0 = LAW.sample(2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def errs(x_t, t, cond=None):
+        return 0.9 * exact(x_t, t) + 0.02 * torch.sin(3 * x_t)
+
+    def likelihood(denoiser, schedule):
+        lam = torch.tensor([5.0, -3.5], dtype=torch.float64)
+        t_min, t_max = schedule.time(lam).tolist()
+        return log_likelihood(denoiser, schedule, x0, probes=None, rtol=1e-6, atol=1e-6, t_min=t_min, t_max=t_max)
+
+    own = likelihood(errs, trained)
+    assert (own - LAW.log_prob(x0)).abs().min() > 0.01, "the denoiser errs by more than the tolerance"
+    torch.testing.assert_close(likelihood(Reschedule(errs, trained, sampled), sampled), own, rtol=0, atol=2e-3)
