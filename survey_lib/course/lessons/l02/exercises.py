@@ -85,8 +85,7 @@ A = Exercise(
             (("return (mean_a", "return ((mean_a"), ("2 * root", "2 * root).clamp_min(0).sqrt()")),
         ),
         "diagonals only": Mistake(
-            "variances are quicker than covariances. Features are correlated, and what a model gets wrong is often "
-            "just how they are.",
+            "variances are quicker. But features are correlated, and what a model gets wrong is often just that.",
             ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)", "(cov_a.diagonal() * cov_b.diagonal())"),
         ),
         "covariance without centring": Mistake(
@@ -197,8 +196,7 @@ B = Exercise(
             (" * images", ""),
         ),
         "a step of Heun counted as one evaluation": Mistake(
-            "the papers' tables count steps or evaluations, and their samplers differ in just this: "
-            "equal steps are not equal cost.",
+            "tables count steps or evaluations, and samplers differ in just this: equal steps are not equal cost.",
             ("2 * steps - 1", "steps"),
         ),
         "Heun's last step counted twice": Mistake(
@@ -299,8 +297,7 @@ C = Exercise(
             ("torch.randperm(len(real), generator=generator)", "torch.arange(len(real))"),
         ),
         "drawn with repetition": Mistake(
-            "randint is shorter than randperm. It draws some pictures twice and leaves a third out, "
-            "so both sides are poorer than a real sample.",
+            "randint draws some pictures twice and leaves others out: both sides are poorer than a real sample.",
             ("torch.randperm(len(real), ", "torch.randint(len(real), (2 * n,), "),
         ),
     },
