@@ -52,7 +52,7 @@ def main() -> None:
     "-p", "--parameter", "pairs", type=(str, str), multiple=True, metavar="NAME VALUE", help="Set a parameter."
 )
 @click.option("--profile", metavar="|".join(("auto", *PROFILES)), help="How much to compute (short for -p profile).")
-@click.option("--dataset", metavar="NAME", help="Which images, or a folder of them (short for -p dataset).")
+@click.option("--dataset", metavar="NAME", help="Which images: glyphs, mnist, … (short for -p dataset).")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=HOME / "build", help="Default: build/."
 )
@@ -130,19 +130,20 @@ def lab(lesson) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU as in cuda:1.")
-@click.option("--steps", type=click.IntRange(1), help="Fewer steps than the recipe's, to try it out.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or one GPU as in cuda:1.")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="A trial of N steps, kept apart from the lessons.")
 def train(name, device, steps) -> None:
     """Make a shipped checkpoint from scratch.
 
-    A stopped training resumes (a classifier, a matter of minutes, begins anew). Without NAME, the names are listed."""
-    from survey_lib.lab.training import recipes, trainings
+    A training that was stopped resumes. Without NAME, the names are listed. A trial, with --steps, goes to a folder of
+    its own under build/checkpoints, and no lesson reads it."""
+    from survey_lib.lab.training import checkpoints, recipes
 
     if name is None:
-        click.echo("\n".join([*recipes.names(), *trainings.names()]))
+        click.echo("\n".join(recipes.names()))
         return
-    make = trainings.train if name in trainings.names() else recipes.train
-    click.echo(f"saved {make(name, device=device, steps=steps)}")
+    path = recipes.train(name, device=device, steps=steps, root=checkpoints.folder() if steps is None else None)
+    click.echo(f"saved {_near(path)}" + ("" if steps is None else ", a trial: lessons go on using data/checkpoints"))
 
 
 @main.command()
@@ -314,14 +315,14 @@ def _run(chosen, given, out: Path, timeout):
     """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
     from tqdm import tqdm
 
-    from survey_lib.course.publishing import pages, runner
+    from survey_lib.course.publishing import index, layout, pages, runner
 
     done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
     bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
 
-    def on_cell(lesson, index, cells, heading) -> None:
-        bar.n = done + index
-        bar.set_description_str(f"{lesson.name}, cell {index + 1} of {cells}: {heading}"[:90])
+    def on_cell(lesson, at, cells, heading) -> None:
+        bar.n = done + at
+        bar.set_description_str(f"{lesson.name}, cell {at + 1} of {cells}: {heading}"[:90])
 
     def on_done(outcome) -> None:
         nonlocal done
@@ -332,7 +333,7 @@ def _run(chosen, given, out: Path, timeout):
 
     with bar:
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{pages.summary(outcomes)}\n\nRead them: {pages.write(out)}")
+    click.echo(f"\n{index.summary(outcomes, layout.verdict_counts())}\n\nRead them: {pages.write(out)}")
     return outcomes
 
 

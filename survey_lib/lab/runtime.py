@@ -1,13 +1,12 @@
-"""What a lesson asks of its surroundings: profile, device, seed, and files that are whole or absent.
+"""Parameters of a run (profile, device, seed, data set), their checks, and atomic writes.
 
-A lesson begins with one call, which refuses what it cannot honour and fixes the rest::
+A lesson begins with one call, which refuses what is not accepted and resolves the rest::
 
     run = runtime.start("01_foundations_ddpm", profile=profile, seed=seed, dataset=dataset, train=train)
     steps = run.pick(smoke=5, cpu=20, gpu=50)
     x = corruption.prior(shape, generator=run.generator())
 
-torch is imported only inside the functions that need it: the command line asks this module for names,
-and has to answer at once.
+torch is imported only inside the functions that need it, so that the command line starts at once.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ T = TypeVar("T")
 HOME = Path(os.environ.get("SURVEY_HOME") or Path(__file__).parents[2]).expanduser().resolve()
 
 PROFILES = ("smoke", "cpu", "gpu")
+#: Environment variables that hold paths; `environment` makes them absolute.
+PATHS = ("SURVEY_DATA", "SURVEY_HOME", "SURVEY_RESULTS")
 DATASETS = ("glyphs", "digits", "mnist", "fashion_mnist", "cifar10")
 
 _TYPE_NAMES = {bool: "a bool (True or False)", int: "an int", float: "a number", str: "a string", list: "a list"}
@@ -39,7 +40,7 @@ _TYPE_NAMES = {bool: "a bool (True or False)", int: "an int", float: "a number",
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one lesson, resolved: no field is "auto" any more. Made by `start`."""
+    """One run of one lesson with every "auto" resolved. Made by `start`."""
 
     lesson: str
     profile: str
@@ -49,10 +50,10 @@ class Run:
     device: str
 
     def generator(self, salt: int = 0) -> torch.Generator:
-        """A fresh generator on the run's device: the same (seed, salt), the same numbers.
+        """A new generator on the run's device, determined by (seed, salt).
 
         Give each independent use its own ``salt``, so that a change to one leaves the others alone.
-        The seed used is ``seed + salt * m mod 2**32`` with an odd ``m``, so that no two salts of a seed meet.
+        Its seed is ``seed + salt * m mod 2**32`` with an odd ``m``, so that no two salts of a seed coincide.
         """
         import torch
 
@@ -60,12 +61,12 @@ class Run:
         return torch.Generator(device=self.device).manual_seed((self.seed + salt * 0x9E3779B9) % 2**32)
 
     def pick(self, *, smoke: T, cpu: T, gpu: T) -> T:
-        """The one of three values that belongs to this run's profile."""
+        """The value for this run's profile."""
         return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[self.profile]
 
     @property
     def note(self) -> str:
-        """What a figure of this run has to confess: empty, unless the profile is ``smoke``."""
+        """Note printed on figures of smoke runs; empty otherwise."""
         return "smoke run: too small to conclude from" if self.profile == "smoke" else ""
 
 
@@ -80,10 +81,10 @@ def start(
 ) -> Run:
     """Check a lesson's parameters and resolve every "auto".
 
-    ``profile`` "auto" is the environment's ``SURVEY_PROFILE`` where set, else "gpu" where there is one,
+    ``profile`` "auto" is the environment's ``SURVEY_PROFILE`` where set, else "gpu" if a GPU is available,
     else "cpu". ``device`` "auto" is the GPU under the profile "gpu" and the CPU otherwise. ``dataset`` is a
     name or a folder of images. Raises TypeError or ValueError with the accepted values, and RuntimeError
-    where a GPU is asked for and there is none.
+    for a GPU that is not available.
     """
     profile = _resolve_profile(require("profile", profile, str, choices=("auto", *PROFILES)))
     return Run(
@@ -105,10 +106,10 @@ def require(
     high: float | None = None,
     choices: Iterable[T] | None = None,
 ) -> T:
-    """Return ``value`` as a ``kind`` between ``low`` and ``high`` or among ``choices``, or say what is accepted.
+    """Return ``value`` if it is a ``kind`` between ``low`` and ``high`` and among ``choices``.
 
-    Strict where Python is not: True is no int, "false" is no bool, NaN is no number. An int passes for a
-    float, and is returned as one. Raises TypeError for the kind and ValueError for the value.
+    Stricter than Python: True is not an int, "false" is not a bool, NaN is not a number. An int is accepted as a
+    float, and returned as one. Raises TypeError for the kind and ValueError for the value, with what is accepted.
     """
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -126,18 +127,48 @@ def require(
 
 
 def check_dataset(dataset: Any) -> str:
-    """Return a data set's name, or the path of an existing folder of images; else say what is accepted."""
+    """Return a data set's name, or the absolute path of a folder of images; a kernel may run in another folder.
+
+    Raises TypeError or ValueError with what is accepted.
+    """
     dataset = require("dataset", dataset, str)
-    if dataset in DATASETS or (dataset and Path(dataset).expanduser().is_dir()):
+    if dataset in DATASETS:
         return dataset
+    if dataset and (path := Path(dataset).expanduser()).is_dir():
+        return str(path.absolute())
     names = ", ".join(DATASETS)
     raise ValueError(
         f"dataset is {_show(dataset)}{suggest(dataset, DATASETS)}; accepted: {names}, or a folder of images"
     )
 
 
+def environment() -> dict[str, str]:
+    """The ``SURVEY_`` variables for a process that runs in another folder: their paths (`PATHS`) made absolute."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("SURVEY_")}
+    return found | {name: str(Path(found[name]).expanduser().absolute()) for name in PATHS if found.get(name)}
+
+
+def check_device(device: Any, *, asked: str | None = None) -> str:
+    """Return "cpu" or an available GPU, as in "cuda:1"; "auto" is a GPU where there is one.
+
+    ``asked`` names in an error what asked for the device. Raises ValueError for an unknown device and RuntimeError for
+    a GPU that is not available.
+    """
+    device = require("device", device, str)
+    if device == "auto":
+        return "cuda" if _gpu() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device is {_show(device)}; accepted: auto, cpu, cuda, or one GPU as in cuda:1")
+    if device != "cpu" and not _gpu(device):
+        asked = asked or f'device "{device}"'
+        raise RuntimeError(
+            f'{asked} asks for a GPU that torch does not see here; profile "cpu" and device "cpu" run anywhere'
+        )
+    return device
+
+
 def suggest(value: Any, accepted: Iterable[Any]) -> str:
-    """`` (did you mean "cpu"?)`` where an accepted name is near ``value``, else nothing."""
+    """`` (did you mean "cpu"?)`` if an accepted name is similar to ``value``, else an empty string."""
     near = difflib.get_close_matches(str(value).lower(), [str(name) for name in accepted], n=1)
     return f' (did you mean "{near[0]}"?)' if near else ""
 
@@ -145,8 +176,8 @@ def suggest(value: Any, accepted: Iterable[Any]) -> str:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` so that ``path`` is at every moment the old file, or the new one, or absent.
 
-    The bytes go to a ``.partial`` file beside it, reach the disk, and take the name in one step. Folders
-    are made. Raises OSError with one sentence where no space is left; the old file is then untouched.
+    The bytes go to a ``.partial`` file in the same folder, are flushed to the disk, and renamed. Folders
+    are made. Raises OSError with one sentence if no space is left; the old file is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,18 +209,9 @@ def _resolve_profile(profile: str) -> str:
 
 
 def _resolve_device(device: str, profile: str) -> str:
-    if device == "auto":
-        device = "cuda" if profile == "gpu" else "cpu"
-        asked = 'profile "gpu"'
-    else:
-        asked = f'device "{device}"'
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device is {_show(device)}; accepted: auto, cpu, cuda, or one GPU as in cuda:1")
-    if device != "cpu" and not _gpu(device):
-        raise RuntimeError(
-            f'{asked} asks for a GPU that torch does not see here; profile "cpu" and device "cpu" run anywhere'
-        )
-    return device
+    if device != "auto":
+        return check_device(device)
+    return check_device("cuda", asked='profile "gpu"') if profile == "gpu" else "cpu"
 
 
 def _gpu(device: str = "cuda") -> bool:
@@ -204,7 +226,5 @@ def _show(value: Any) -> str:
 
 def _accepted(kind: type, value: Any) -> str:
     if kind is bool and isinstance(value, str):
-        return (
-            "Python takes every non-empty string for true, so only True or False is accepted (papermill: -p NAME True)"
-        )
+        return "every non-empty string is true in Python, so only True or False is accepted (papermill: -p NAME True)"
     return f"{_TYPE_NAMES.get(kind, kind.__name__)} is accepted"

@@ -17,9 +17,6 @@ from survey_lib.lab import runtime
 if TYPE_CHECKING:
     import nbformat
 
-#: A lesson says which claims it settled in an output of this type: ``[{"claim": …, "verdict": …}, …]``.
-CLAIMS = "application/vnd.survey.claims+json"
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -57,6 +54,15 @@ class Lesson:
         """Values for texts from a command line, as the defaults' types ask; `check` refuses what does not fit."""
         return {name: _parse(text, self.parameters.get(name)) for name, text in texts.items()}
 
+    @cached_property
+    def roles(self) -> frozenset[str]:
+        """Roles of the trained networks that its code cells load, as ``base`` in ``glyphs_base``."""
+        code = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "code")
+        if not re.search(r"\b(checkpoints|Evaluator)\b", code):
+            return frozenset()
+        named = {role for role in _roles("glyphs") if re.search(rf"(?<![a-zA-Z0-9]){role}\b", code)}
+        return frozenset(named | ({"features", "features2"} if "Evaluator" in code else set()))
+
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``given`` as the lesson takes it, or say what is accepted, before any kernel starts."""
         defaults, checked = self.parameters, {}
@@ -65,6 +71,12 @@ class Lesson:
                 near, accepted = runtime.suggest(name, defaults), ", ".join(defaults)
                 raise ValueError(f'{self.name} has no parameter "{name}"{near}; accepted: {accepted}')
             checked[name] = _check(name, value, defaults[name])
+        if "dataset" in checked and (lacking := self.roles - _roles(checked["dataset"])):
+            usable = [name for name in runtime.DATASETS if self.roles <= _roles(name)]
+            raise ValueError(
+                f'dataset is "{checked["dataset"]}", for which {self.name} lacks trained networks '
+                f"({', '.join(sorted(lacking))}); accepted: {', '.join(usable)}"
+            )
         return checked
 
 
@@ -102,6 +114,15 @@ def title(notebook: nbformat.NotebookNode) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
             return re.sub(r"^(?:Lesson\s+)?\d\d\W+", "", plain(heading[1]))
+    return ""
+
+
+def summary(notebook: nbformat.NotebookNode) -> str:
+    """The sentence under the first heading of a notebook, without marks; empty where other things follow."""
+    paragraph = re.compile(r"^#\s.+\n+([^\n|#<].*(?:\n[^\n|#<].*)*)")
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := paragraph.search(cell.source)):
+            return plain(found[1].replace("\n", " "))
     return ""
 
 
@@ -144,6 +165,12 @@ def _literals(source: str, where: str) -> dict[str, Any]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: the parameter {target.id} is not a plain literal") from error
     return values
+
+
+def _roles(dataset: str) -> set[str]:
+    """Roles of the checkpoints of a data set: ``base`` for ``glyphs_base``."""
+    folder, prefix = runtime.HOME / "data" / "checkpoints", f"{Path(dataset).name}_"
+    return {path.stem.removeprefix(prefix) for path in folder.glob("*.safetensors") if path.stem.startswith(prefix)}
 
 
 def _parse(text: str, default: Any) -> Any:

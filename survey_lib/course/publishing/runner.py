@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import execute_notebook
 
-from survey_lib.course.publishing.notebooks import CLAIMS, Lesson, plain, read, source_hash
+from survey_lib.course.publishing.notebooks import Lesson, plain, read, source_hash
 from survey_lib.lab import runtime
 
 #: Called before each cell with the lesson, the cell's index, the number of cells, and the heading it stands under.
@@ -44,9 +44,12 @@ class Outcome:
     minutes: float
     checks_passed: int
     checks: int
-    claims: tuple[tuple[str, str], ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def number(self) -> str:
+        return self.lesson.partition("_")[0]
 
     @property
     def passed(self) -> bool:
@@ -88,6 +91,7 @@ def run(
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
+    os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
     outcomes = []
     for lesson, parameters in plan:
         outcome = run_one(lesson, parameters, destination, on_cell=on_cell, cell_seconds=cell_seconds)
@@ -123,7 +127,6 @@ def run_one(
         minutes=round((time.monotonic() - began) / 60, 2),
         checks_passed=passed,
         checks=checks,
-        claims=claims(notebook),
         parameters={**lesson.parameters, **parameters},
         error=error,
     )
@@ -136,7 +139,8 @@ def run_one(
 def read_outcomes(destination: Path) -> list[Outcome]:
     """Every outcome kept under ``destination``, in the order of the course."""
     kept = [json.loads(path.read_text()) for path in sorted((destination / "outcomes").glob("*.json"))]
-    return [Outcome(**{**one, "claims": tuple(map(tuple, one["claims"]))}) for one in kept]
+    names = {field.name for field in fields(Outcome)}  # an older course kept others too
+    return [Outcome(**{name: value for name, value in one.items() if name in names}) for one in kept]
 
 
 def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
@@ -150,12 +154,6 @@ def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
         if cell.execution_count and not any(output.output_type == "error" for output in cell.outputs):
             passed += found
     return passed, total
-
-
-def claims(notebook: nbformat.NotebookNode) -> tuple[tuple[str, str], ...]:
-    """Claim and verdict pairs that the notebook's outputs hand over under the type `lessons.CLAIMS`."""
-    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
-    return tuple((one["claim"], one["verdict"]) for bundle in data for one in bundle.get(CLAIMS, ()))
 
 
 def headings(notebook: nbformat.NotebookNode) -> list[str]:

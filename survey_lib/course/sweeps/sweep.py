@@ -11,9 +11,9 @@ A sweep is a YAML file::
 
 Each run has a folder under ``build/sweeps/``, named after a hash of what decides it: the lesson, all of its
 parameters, the code behind its numbers (`lab.experiments.provenance`), and where its results go. A folder that holds
-the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file, whole or
-absent, so a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
-driver had begun they bring to its end). Two drivers on one sweep do some of the work twice, and no harm.
+the outcome of a run that passed is finished; the rest is what is left. An outcome is one small file, whole or absent:
+a driver or a worker that is killed loses only what it was doing (and on a cluster, what the workers of a killed
+driver had begun they bring to its end). Running two drivers on one sweep is safe; some runs are repeated.
 """
 
 from __future__ import annotations
@@ -93,10 +93,7 @@ def read(path: Path) -> Sweep:
 def plan(sweep: Sweep, destination: Path, folder: Path, **options: Any) -> dict[str, Job]:
     """A job for each run, by its label; results go to ``folder``. ``options`` are fields of `Job`."""
     home = sweep.lesson.path.parents[1]
-    named = {name: value for name, value in os.environ.items() if name.startswith("SURVEY_")}
-    if "SURVEY_DATA" in named:
-        named["SURVEY_DATA"] = str(Path(named["SURVEY_DATA"]).expanduser().absolute())
-    environment = named | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
+    environment = runtime.environment() | {"SURVEY_HOME": str(home), "SURVEY_RESULTS": str(folder)}
     jobs = {}
     for given in sweep.runs:
         label = ", ".join(f"{name} {given[name]}" for name in sweep.varied)

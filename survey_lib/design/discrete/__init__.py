@@ -1,31 +1,22 @@
-"""Discrete diffusion (EDS-2): the same loop where data are integers, and what is gained and lost by it.
+"""Discrete diffusion (EDS-2): denoisers, losses and samplers of categorical data.
 
-* `denoisers`: a network as a denoiser of categories, D3PM's loss, the exact bound, guidance of categories;
-* `bits`: integers as real-valued bits in an ordinary diffusion, with self-conditioning (Analog Bits);
-* `tokens`: masks filled in by confidence, several at a time, or one after another (VQ-Diffusion, MaskGIT);
-* `jumps`: chains in continuous time, tau-leaping and its corrector;
+* `denoisers`: networks as denoisers of categories, D3PM's loss, the exact bound, guidance of logits;
+* `analog_bits`: integers as real-valued bits in a Gaussian diffusion, self-conditioning, asymmetric time intervals;
+* `decoding`: masked tokens decoded several at a time by confidence (MaskGIT), or autoregressively;
+* `tau_leaping`: chains in continuous time, tau-leaping and its corrector;
 * `unseen_pairs`: the fraction of adjacent token pairs that never occur in real data.
 
 The chains themselves are in `survey_lib.core.categorical`.
 """
 
-from survey_lib.design.discrete.bits import (
+from survey_lib.design.discrete.analog_bits import (
     AsymmetricTime,
     SelfConditioned,
     from_bits,
     self_conditioned_loss,
     to_bits,
 )
-from survey_lib.design.discrete.denoisers import (
-    CategoricalDenoiser,
-    LogitGuidance,
-    bound_in_bits,
-    chain_steps,
-    cross_entropy,
-    hybrid_loss,
-)
-from survey_lib.design.discrete.jumps import START, TauLeaping, rates, reverse_rates, tau_leap, tau_leaping
-from survey_lib.design.discrete.tokens import (
+from survey_lib.design.discrete.decoding import (
     ConfidenceDecoding,
     autoregressive,
     confidence,
@@ -35,6 +26,15 @@ from survey_lib.design.discrete.tokens import (
     random_order,
     raster_order,
 )
+from survey_lib.design.discrete.denoisers import (
+    CategoricalDenoiser,
+    LogitGuidance,
+    bound_in_bits,
+    chain_steps,
+    cross_entropy,
+    hybrid_loss,
+)
+from survey_lib.design.discrete.tau_leaping import START, TauLeaping, rates, reverse_rates, tau_leap, tau_leaping
 from survey_lib.design.discrete.unseen_pairs import unseen_pair_rate
 
 __all__ = [

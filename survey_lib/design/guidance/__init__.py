@@ -1,30 +1,25 @@
-"""Guidance (EDS-1): denoisers that trade diversity for fidelity, what the studies change in them, and exact laws.
+"""Guidance (EDS-1): denoisers that trade diversity for fidelity. They nest, and every sampler accepts them.
 
-* `wrappers`: the formulas that all of it is made of, and where the scale is explained.
-* `studies`: which scale (ED-DPM), which training (DLSM), which weaker answer (SAG).
+* `base`: the scale, which has one meaning in all methods;
+* `classifier`: classifier guidance, its scale by entropy (ED-DPM), its training for the gradient (DLSM);
+* `classifier_free`: classifier-free guidance, autoguidance, guidance by a blurred prediction (SAG);
+* `corrections`: intervals of noise levels, rescaled contrast, dynamic thresholding;
+* `exact`: exact labels of a mixture, the tilted distribution, and the density that guidance samples instead;
 * `methods`: all of them by name, for comparisons.
-* `exact`: the labels of a mixture, the tilted law, and the density of what guidance samples instead.
 """
 
-from survey_lib.design.guidance.exact import ExactLabels, Tilted, guided_error, guided_log_prob
-from survey_lib.design.guidance.methods import GuidanceMethod, guidance_methods
-from survey_lib.design.guidance.studies import (
+from survey_lib.design.guidance.base import Guidance
+from survey_lib.design.guidance.classifier import (
+    Classifier,
     EntropyScaled,
-    SelfGuidance,
-    blur,
     entropy,
     entropy_constraint,
     likelihood_score_loss,
 )
-from survey_lib.design.guidance.wrappers import (
-    Autoguidance,
-    Classifier,
-    ClassifierFree,
-    DynamicThreshold,
-    Guidance,
-    Interval,
-    Rescaled,
-)
+from survey_lib.design.guidance.classifier_free import Autoguidance, ClassifierFree, SelfGuidance, blur
+from survey_lib.design.guidance.corrections import DynamicThreshold, Interval, Rescaled
+from survey_lib.design.guidance.exact import ExactLabels, Tilted, guided_error, guided_log_prob
+from survey_lib.design.guidance.methods import GuidanceMethod, guidance_methods
 
 __all__ = [
     "Autoguidance",

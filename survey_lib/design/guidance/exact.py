@@ -1,4 +1,4 @@
-"""Guidance of laws that are known: the labels of a mixture, the law a scale seems to promise, and the one it gives."""
+"""Guidance of known distributions: exact labels of a mixture, tilted distributions, densities of guided samples."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from survey_lib.core.heads import select_label
 from survey_lib.core.integrators import log_likelihood
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule, edm
-from survey_lib.design.guidance.wrappers import Classifier, ClassifierFree
+from survey_lib.design.guidance.classifier import Classifier
+from survey_lib.design.guidance.classifier_free import ClassifierFree
 
-_ROWS = 2**22  # (examples x points) held at once
+_ROWS = 2**22  # (examples x points) in memory at once
 
 
 @dataclass(frozen=True, eq=False)
 class ExactLabels:
-    """``p(y | x_t)`` of a mixture whose labels are 0 to K - 1: the classifier that no training reaches.
+    """The exact classifier ``p(y | x_t)`` of a mixture whose labels are 0 to K - 1.
 
-    The methods of `heads.LabelPosterior`, in float64 and differentiable in ``x_t``.
+    Has the methods of `heads.LabelPosterior`, in float64 and differentiable in ``x_t``.
     """
 
     law: GaussianMixture
@@ -34,10 +35,10 @@ class ExactLabels:
     def __post_init__(self) -> None:
         labels = self.law.labels
         if labels is None or labels.unique().tolist() != list(range(int(labels.max()) + 1)):
-            raise ValueError("exact labels need a mixture with labels, numbered 0, 1, 2, ... without a gap")
+            raise ValueError("exact labels need a mixture with labels numbered 0, 1, 2, ... without a gap")
 
     def log_probs(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        """``log p(y | x_t)`` of every y: (B, K) in nats."""
+        """``log p(y | x_t)`` for every y: (B, K) in nats."""
         return self.law.label_log_probs(x_t, t, self.schedule)
 
     def log_prob(self, x_t: Tensor, t: Tensor | float, cond: Any) -> Tensor:
@@ -45,18 +46,19 @@ class ExactLabels:
         return select_label(self.log_probs(x_t, t), cond)
 
     def similarity(self, x_t: Tensor, t: Tensor | float, cond: Any) -> Tensor:
-        """``log p(cond | x_t) / p(cond)``, what CLIP's loss would teach: (B,). Its gradient is that of `log_prob`."""
-        shares = torch.stack([self.law.weights[self.law.labels == label].sum() for label in self.law.labels.unique()])
-        return self.log_prob(x_t, t, cond) - shares.log()[torch.as_tensor(cond).long()]
+        """``log p(cond | x_t) / p(cond)``, the optimum of CLIP's loss: (B,). Its gradient is the one of `log_prob`."""
+        prior = torch.stack([self.law.weights[self.law.labels == label].sum() for label in self.law.labels.unique()])
+        return self.log_prob(x_t, t, cond) - prior.log()[torch.as_tensor(cond).long()]
 
 
 @dataclass(frozen=True, eq=False)
 class Tilted:
-    """``p(x0) p(label | x0)^scale / Z`` of a labelled mixture on a line or a plane: what a scale seems to promise.
+    """The tilted distribution ``p(x0) p(label | x0)^scale / Z`` of a labelled mixture on a line or a plane.
 
-    ``log_prob`` is exact up to Z; Z, the denoiser and the samples come from sums over ``cells`` points a side, which
-    reach ``reach`` deviations beyond the outermost means. A sum over points of smooth functions is as good as exact;
-    below a noise of two cells the denoiser begins to see the points. ``scale = 0`` is the mixture, 1 its class.
+    ``log_prob`` is exact up to Z. Z, the denoiser and the samples are sums over a grid of ``cells`` points per side,
+    which extends ``reach`` standard deviations beyond the outermost means. Such sums of smooth functions are accurate
+    to rounding; below a noise of two cells the denoiser resolves the single points. ``scale = 0`` is the mixture,
+    ``scale = 1`` its class.
     """
 
     law: GaussianMixture
@@ -66,16 +68,16 @@ class Tilted:
     reach: float = 6.0
 
     def __post_init__(self) -> None:
-        ExactLabels(self.law, edm())  # refuses a law without labels
+        ExactLabels(self.law, edm())  # raises ValueError for a mixture without labels
         if tuple(self.law.event) not in ((1,), (2,)) or not math.isfinite(self.scale):
             raise ValueError(
-                f"a tilted law is summed over a line or a plane, at a finite scale; got events {tuple(self.law.event)} "
-                f"and scale {self.scale}"
+                f"a tilted distribution needs data on a line or a plane and a finite scale; got events "
+                f"{tuple(self.law.event)} and scale {self.scale}"
             )
 
     @cached_property
     def points(self) -> Tensor:
-        """Where the sums are taken: (N, D) in float64."""
+        """The points of the grid: (N, D) in float64."""
         beyond = self.reach * self.law.variances.max().sqrt()
         low, high = self.law.means.min(0).values - beyond, self.law.means.max(0).values + beyond
         sides = [torch.linspace(a, b, self.cells, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
@@ -83,21 +85,21 @@ class Tilted:
 
     @cached_property
     def cell(self) -> Tensor:
-        """The sides of a cell: (D,)."""
+        """Side lengths of a cell: (D,)."""
         return (self.points[-1] - self.points[0]) / (self.cells - 1)
 
     @cached_property
     def log_mass(self) -> Tensor:
-        """Logarithms of the probabilities of the points: (N,), their exponentials add up to 1."""
+        """Normalised log-probabilities of the points: (N,)."""
         return self._unnormalised(self.points).log_softmax(0)
 
     def log_prob(self, x0: Tensor) -> Tensor:
-        """The density, (B,) in nats."""
+        """Log-density of ``x0`` (B, D): (B,) in nats."""
         log_z = self._unnormalised(self.points).logsumexp(0) + self.cell.log().sum()
         return self._unnormalised(x0) - log_z
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
-        """``E[x0 | x_t]`` under this law: what a sampler of it would need. ``cond`` is not looked at."""
+        """``E[x0 | x_t]`` under the tilted distribution. ``cond`` is ignored."""
 
         def denoise(x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
             alpha, sigma = (scale.expand(len(x_t)) for scale in schedule.scales(t))
@@ -108,7 +110,7 @@ class Tilted:
         return denoise
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """``n`` draws, (n, D): a point by its mass, then anywhere in its cell."""
+        """``n`` samples, (n, D): a point by its mass, then uniform in its cell."""
         index = torch.multinomial(self.log_mass.exp(), n, replacement=True, generator=generator)
         within = torch.rand(n, len(self.cell), generator=generator, dtype=torch.float64) - 0.5
         return (self.points[index] + within * self.cell).float()
@@ -119,17 +121,17 @@ class Tilted:
     def _mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         alpha, sigma = alpha[:, None], sigma[:, None]
         spread = torch.where(sigma > 0, sigma, 1)
-        # -|x - alpha p|^2 / (2 sigma^2) without what is the same for all p
+        # -|x - alpha p|^2 / (2 sigma^2) up to terms that are the same for all p
         fit = (alpha * (x @ self.points.T) - 0.5 * alpha**2 * self.points.square().sum(1)) / spread**2
         mean = (self.log_mass + fit).softmax(1) @ self.points
         return torch.where(sigma > 0, mean, x / torch.where(sigma > 0, 1, alpha))
 
 
 def guided_log_prob(law: GaussianMixture, schedule: Schedule, label: int, scale: float, x0: Tensor) -> Tensor:
-    """The density of what classifier-free guidance really samples from, (B,) in nats, without a single sample.
+    """Log-density of the samples of classifier-free guidance, (B,) in nats.
 
-    The change of variables along its probability flow (`log_likelihood`), whose divergence is exact: the denoisers
-    of the mixture are. To be held against ``Tilted(law, label, scale).log_prob(x0)``.
+    Computed by the change of variables along the guided probability flow (`log_likelihood`) with the exact divergence.
+    Compare with ``Tilted(law, label, scale).log_prob(x0)``.
     """
     guided = ClassifierFree(law.denoiser(schedule), -1, scale)
     return log_likelihood(guided, schedule, x0, cond=label, probes=None, rtol=1e-6, atol=1e-6)
@@ -138,10 +140,10 @@ def guided_log_prob(law: GaussianMixture, schedule: Schedule, label: int, scale:
 def guided_error(
     labels: Any, law: GaussianMixture, schedule: Schedule, *, generator: torch.Generator, points: int = 1000
 ) -> float:
-    """Error of the answer that ``labels.log_prob`` guides at scale 1, over the distance that the truth moves it.
+    """Error of the prediction guided by ``labels.log_prob`` at scale 1, relative to the effect of exact guidance.
 
-    Both are root mean squares over ``points`` draws of the mixture at each of six times from 0.1 to 0.6: 0 for the
-    exact classifier, 1 for one that says nothing.
+    Both are root mean squares over ``points`` samples of the mixture at each of six times from 0.1 to 0.6. The exact
+    classifier has error 0, a constant classifier error 1.
     """
     x0, y = law.sample_labelled(points, generator=generator)
     plain, missed, moved = law.denoiser(schedule), 0.0, 0.0

@@ -9,17 +9,11 @@ from torch import Tensor
 
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
-from survey_lib.design.guidance.studies import EntropyScaled, SelfGuidance
-from survey_lib.design.guidance.wrappers import (
-    Autoguidance,
-    Classifier,
-    ClassifierFree,
-    DynamicThreshold,
-    Interval,
-    Rescaled,
-)
+from survey_lib.design.guidance.classifier import Classifier, EntropyScaled
+from survey_lib.design.guidance.classifier_free import Autoguidance, ClassifierFree, SelfGuidance
+from survey_lib.design.guidance.corrections import DynamicThreshold, Interval, Rescaled
 
-Nets = Callable[[str], Denoiser]  #: gives the network of a role: "base", "conditional" or "weak"
+Nets = Callable[[str], Denoiser]  #: returns the network of a role: "base", "conditional" or "weak"
 GuidanceMethod = Callable[[Nets, float], Denoiser]
 
 
@@ -32,9 +26,12 @@ def guidance_methods(
 ) -> dict[str, GuidanceMethod]:
     """Every guidance method by name, called as ``methods[name](net, scale)``.
 
-    Classifier-free methods guide the "conditional" network, classifiers the "base" network. ``labels`` is a
-    `LabelPosterior` of noisy data, ``clean`` the ``log_prob`` of a classifier of clean data. At scale 1 classifier-free
-    guidance is the conditional network itself; at scale 0 classifier guidance is the base network itself.
+    labels: a `LabelPosterior` of noisy data, which guides the "base" network.
+    clean: ``log_prob`` of a classifier of clean data.
+    null: the label for "no condition" of the "conditional" network, which classifier-free methods guide.
+    interval: bounds of sigma / alpha for `Interval`.
+
+    Classifier-free guidance at scale 1 is the conditional network; classifier guidance at scale 0 is the base network.
     """
 
     def free(net: Nets, scale: float) -> Any:
@@ -42,8 +39,8 @@ def guidance_methods(
         return strong if scale == 1 else ClassifierFree(strong, null, scale)
 
     def rescaled(net: Nets, scale: float) -> Denoiser:
-        loud = free(net, scale)
-        return loud if scale == 1 else Rescaled(loud)  # unguided, it has the contrast that it should have
+        guided = free(net, scale)
+        return guided if scale == 1 else Rescaled(guided)  # at scale 1 the contrast is right already
 
     def steered(net: Nets, scale: float) -> Denoiser:
         plain = net("base")

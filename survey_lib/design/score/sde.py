@@ -5,7 +5,6 @@ Whatever the view, the law of ``x_t`` is the same at every time; how one ``x_t``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser, check_times
 from survey_lib.core.samplers import ancestral, euler_maruyama
@@ -82,34 +80,3 @@ def ddpm_sde_ode(
         states(partial(euler_maruyama, denoiser, schedule, x, fine, generator=generator)),
         states(partial(multistep, denoiser, schedule, x, fine)),
     )
-
-
-def mixture_cdf(law: GaussianMixture, x: Tensor, t: Tensor | float, schedule: Schedule) -> Tensor:
-    """``P(x_t <= x)`` for a mixture on a line, in the shape of ``x``: ``sum_k w_k Phi((x - alpha m_k) / s_k)``.
-
-    ``s_k^2 = alpha^2 v_k + sigma^2``. Float64.
-    """
-    if law.event.numel() != 1:
-        raise ValueError(f"a distribution function needs a law on a line; this one lives on {tuple(law.event)}")
-    alpha, sigma = schedule.scales(t)
-    spread = (alpha**2 * law.variances[:, 0] + sigma**2).sqrt()
-    z = (x.double().unsqueeze(-1) - alpha * law.means[:, 0]) / spread
-    return (torch.special.ndtr(z) * law.weights).sum(-1)
-
-
-def ks_distance(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: Schedule) -> float:
-    """The largest distance between the distribution function of ``states`` (B, 1) and the exact one (Kolmogorov).
-
-    Of B independent draws from the law itself it exceeds ``1.36 / sqrt(B)`` once in twenty times.
-    """
-    exact = mixture_cdf(law, states.double().flatten().sort().values, t, schedule)
-    steps = torch.arange(len(exact) + 1, dtype=torch.float64) / len(exact)
-    return float(torch.maximum(steps[1:] - exact, exact - steps[:-1]).max())
-
-
-def ks_critical_value(count: int, level: float = 0.05) -> float:
-    """Critical value of `ks_distance` for ``count`` draws at ``level``: ``sqrt(log(2 / level) / 2 count)``.
-
-    An upper bound for every count (Dvoretzky, Kiefer & Wolfowitz 1956; Massart 1990).
-    """
-    return math.sqrt(math.log(2 / level) / (2 * count))

@@ -1,7 +1,7 @@
-"""Image sets kept on disk, so that what takes seconds to draw or decode is done once.
+"""A cache of image sets on disk, for sets that take seconds to draw or decode.
 
-A cached set is one safetensors file under ``data/cache/`` that carries the sha256 of its own content. It is written
-aside and renamed into place, and checked when read: a file that is cut short or altered is never used, but made anew.
+A cached set is one safetensors file under ``data/cache/`` with the sha256 of its own content. It is written
+atomically and checked when read: a truncated or altered file is not used, but made again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from survey_lib.lab.data.images import ImageSet
 
 
 def cached(key: str, recipe: object, make: Callable[[], ImageSet]) -> ImageSet:
-    """The set that ``make`` makes, read from the cache where it was made before by the same ``recipe``.
+    """Return ``make()``, cached on disk under a hash of ``recipe``.
 
-    ``key`` begins the name of the file; ``recipe`` is all that the content depends on, anything with a faithful repr.
-    A damaged file, or a folder that cannot be written, costs a warning and the time to make the set again.
+    ``key`` begins the name of the file; ``recipe`` holds everything that the content depends on, by its repr.
+    A damaged file and a folder that cannot be written are warned of, and the set is made again.
     """
     path = runtime.HOME / "data" / "cache" / f"{key}-{digest(recipe)[:16]}.safetensors"
     try:

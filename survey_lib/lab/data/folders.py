@@ -1,7 +1,7 @@
 """A folder of images as a data set.
 
-Three layouts are understood: ``train/`` and ``test/`` with class folders in each, class folders alone, and images
-without classes. Where the folder makes no split, a fixed random tenth of it is the test set.
+Three layouts are read: ``train/`` and ``test/`` with class folders in each, class folders alone, and images
+without classes. Where the folder has no split, a fixed random tenth of it is the test set.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from survey_lib.lab.data.cache import cached
-from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.data.images import LEAST_SIDE, ImageSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
-_LARGEST = 64  # pixels: the side chosen where none is asked for and the images are larger
+_LARGEST = 64  # pixels: the side of larger images where none is given
 _WORTH_CACHING = 2000
-_WIDE_MODES = ("I", "F")  # PIL's modes of more than 8 bits a channel begin so
+_WIDE_MODES = ("I", "F")  # PIL's modes of more than 8 bits a channel begin with one of these
 
 
 def load_folder(
@@ -29,42 +30,80 @@ def load_folder(
 ) -> ImageSet:
     """The images under ``folder`` as squares of ``size`` pixels, in a fixed random order.
 
-    An image is cropped to its central square and resized; without ``size`` the first image's shorter side is taken,
-    at most 64. Grey images stay grey where all are. Hidden files and files that are not named like images are passed
-    over. Raises FileNotFoundError for a folder missing or empty, ValueError for a file that is no image.
+    An image is cropped to its central square and resized; without ``size``, to the median of the shorter sides, at
+    most 64. Images stay grey if all of both splits are grey. Size, channels and classes are those of the whole data
+    set, whatever ``split`` and ``count``. Hidden files and files without a suffix of an image are ignored.
+    Raises FileNotFoundError for a folder that is missing or empty, ValueError for a file that cannot be read.
     """
     folder = Path(folder).expanduser()
-    files, labels, classes = _list(folder, split)
-    if count is not None and count > len(files):
-        raise ValueError(f"{folder} has {len(files)} images for the {split} split; count asks for {count}")
-    files, labels = files[:count], torch.tensor(labels[:count], dtype=torch.int64)
+    found, classes = _list(folder)
+    if split not in found:
+        place = folder / split
+        what = "holds no images" if place.is_dir() else "does not exist, though the other split does"
+        raise FileNotFoundError(f"the folder {split}/ of {folder} {what}")
+    chosen = found[split]
+    if count is not None and count > len(chosen):
+        raise ValueError(f"{folder} has {len(chosen)} images for the {split} split; count asks for {count}")
+    whole = [one for name in sorted(found) for one in found[name]]
+    files = [one.file for one in whole]
     if size is None:
-        size = min(*_open(files[0]).size, _LARGEST)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sides = sorted(pool.map(_shorter_side, files, chunksize=64))
+        size = min(max(sides[(len(sides) - 1) // 2], LEAST_SIDE), _LARGEST)
 
     def make() -> ImageSet:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             images = torch.from_numpy(np.stack(list(pool.map(lambda file: _decode(file, size), files, chunksize=64))))
         if bool((images[..., :1] == images).all()):
             images = images[..., :1]
+        labels = torch.tensor([one.label for one in whole], dtype=torch.int64)
         return ImageSet(folder.resolve().name, images.permute(0, 3, 1, 2).contiguous(), labels, classes)
 
     if len(files) < _WORTH_CACHING:
-        return make()
-    stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
-    return cached(f"{folder.resolve().name}-{split}-{size}px", (stamps, classes, size), make)
+        images = make()
+    else:
+        stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
+        images = cached(f"{folder.resolve().name}-{size}px", (stamps, classes, size), make)
+    first = whole.index(chosen[0])
+    return images.take(slice(first, first + (len(chosen) if count is None else count)))
 
 
-def _list(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
-    """Files, labels and classes of a split, shuffled: class folders come sorted, and a prefix must mix them."""
+class _Example(NamedTuple):
+    file: Path
+    label: int
+
+
+def _list(folder: Path) -> tuple[dict[str, list[_Example]], tuple[str, ...]]:
+    """The examples of each split, and the classes of both; shuffled, so that a prefix mixes the class folders."""
     if not folder.is_dir():
         what = (
             "is a file, not a folder of images" if folder.exists() else "does not exist; a folder of images is needed"
         )
         raise FileNotFoundError(f"{folder} {what}")
-    split_by_folder = (folder / "train").is_dir() or (folder / "test").is_dir()
-    if split_by_folder and not (folder / split).is_dir():
-        raise FileNotFoundError(f"{folder} is split into folders, but has no folder {split}/")
-    top = folder / split if split_by_folder else folder
+    split_by_folder = [name for name in ("test", "train") if (folder / name).is_dir()]
+    named = {name: _by_class(folder / name) for name in split_by_folder} or {"": _by_class(folder)}
+    named = {name: groups for name, groups in named.items() if groups}
+    if not named:
+        raise FileNotFoundError(f"{folder} holds no images; files that end in {', '.join(SUFFIXES)} are read")
+    if sum(None in groups for groups in named.values()) == 1 < len(named):
+        raise ValueError(f"{folder} has class folders in one of train/ and test/, and images without them in the other")
+    classes = sorted({name for groups in named.values() for name in groups}, key=str)
+    found = {}
+    for split, groups in named.items():
+        pairs = [_Example(file, classes.index(name)) for name, files in groups.items() for file in files]
+        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()
+        found[split] = [pairs[i] for i in order]
+    if not split_by_folder:
+        examples = found.pop("")
+        if len(examples) < 2:
+            raise ValueError(f"{folder} holds one image; a training and a test set need two at least")
+        held = max(1, len(examples) // 10)
+        found = {"test": examples[:held], "train": examples[held:]}
+    return found, tuple("image" if name is None else name for name in classes)
+
+
+def _by_class(top: Path) -> dict[str | None, list[Path]]:
+    """Image files by class folder, sorted; under None where there are no class folders."""
     loose = _images_in(top, deep=False)
     named = {entry.name: _images_in(entry) for entry in sorted(top.iterdir()) if entry.is_dir()}
     named = {name: files for name, files in named.items() if files and not name.startswith(".")}
@@ -72,18 +111,7 @@ def _list(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[str, .
         raise ValueError(
             f"{top} holds both images ({loose[0].name}) and class folders ({next(iter(named))}/): keep one"
         )
-    if not loose and not named:
-        raise FileNotFoundError(f"{top} holds no images; files that end in {', '.join(SUFFIXES)} are read")
-    if loose:
-        named = {"image": loose}
-    pairs = [(file, label) for label, files in enumerate(named.values()) for file in files]
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()
-    if not split_by_folder:
-        if len(pairs) < 2:
-            raise ValueError(f"{folder} holds one image; a training and a test set need two at least")
-        held = max(1, len(pairs) // 10)
-        order = order[:held] if split == "test" else order[held:]
-    return [pairs[i][0] for i in order], [pairs[i][1] for i in order], tuple(named)
+    return {None: loose} if loose else named
 
 
 def _images_in(folder: Path, deep: bool = True) -> list[Path]:
@@ -94,22 +122,43 @@ def _images_in(folder: Path, deep: bool = True) -> list[Path]:
     return found
 
 
+def _shorter_side(file: Path) -> int:
+    try:
+        with Image.open(file) as image:  # reads the header alone
+            return min(image.size)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+
+
 def _open(file: Path) -> Image.Image:
-    """The image, upright. Raises ValueError with the file's name for one that cannot be read."""
+    """The image, upright. Raises ValueError with the file's name for a file that cannot be read or has 16 bits."""
     try:
         image = Image.open(file)
+        wide = image.mode.startswith(_WIDE_MODES) or any(_is_wide(codec, args) for codec, _, _, args in image.tile)
         image.load()
-        return ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = "not a known format" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ValueError(f"{file} is no image that can be read ({reason}); mend it or take it away") from error
+        raise _unreadable(file, error) from error
+    if wide:
+        raise ValueError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
+    return image
+
+
+def _is_wide(codec: str, args: object) -> bool:
+    """Whether PIL will reduce 16 bits a channel to 8, as it does for colour: its raw mode or largest value says so."""
+    args = args if isinstance(args, tuple) else (args,)
+    largest = [one for one in args if codec.startswith("ppm") and isinstance(one, int)]
+    return any(isinstance(one, str) and ";16" in one for one in args) or any(one > 255 for one in largest)
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    reason = "not a known format" if isinstance(error, Image.UnidentifiedImageError) else error
+    return ValueError(f"cannot read {file} as an image ({reason}); repair or remove it")
 
 
 def _decode(file: Path, size: int) -> np.ndarray:
-    """uint8 (size, size, 3): the central square, on white where the image is transparent."""
+    """The central square, on white where the image is transparent: uint8 (size, size, 3)."""
     image = _open(file)
-    if image.mode.startswith(_WIDE_MODES):
-        raise ValueError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image = image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Data sets made simple for chains on categories: small images of few grey levels, and glyphs without colour."""
+"""Data sets for discrete diffusion: small images of few grey levels, and images for tokens."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from survey_lib.lab import data
+from survey_lib.lab.data.images import ImageSet
 
 LEVELS = 8  # grey levels
 SIZE = 16  # pixels a side
-PLAIN = 8  # of the glyphs' faces the first eight, all of them without serifs: at 16 pixels others are hard to read
+SANS_SERIF = 8  # the first faces of the glyphs, all without serifs: the others are hard to read at 16 pixels
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
 
 def levels(dataset: str, *, split: str = "train", count: int | None = None) -> tuple[Tensor, Tensor]:
     """Images as integers (N, 1, 16, 16) from 0 to 7, and their labels (N,).
 
-    Colour becomes luminance, 28 pixels get a rim of 2 to be 32, and these the mean of each 2 x 2: the levels are
-    equal eighths of the bytes. Of the glyphs only those in the `PLAIN` faces are taken.
+    Colour becomes luminance, 28 pixels are padded by 2 on each side to 32, each 2 x 2 pixels are averaged, and the 256
+    values of a byte are cut into equal eighths. Of the glyphs only the first `SANS_SERIF` faces are taken.
     """
-    images = _plain(dataset, split, count)
+    images = _sans_serif(dataset, split, count)
     found = [_coarse(chunk) for chunk in images.images.split(4096)]
     return torch.cat(found), images.labels
 
 
-def pictures(dataset: str, *, split: str = "train", count: int | None = None) -> data.ImageSet:
-    """What is made into tokens: the images as they are, but glyphs in the `PLAIN` faces, white on black (`ink`)."""
-    images = _plain(dataset, split, count)
-    return replace(images, images=ink(images.images)) if dataset == "glyphs" else images
+def token_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
+    """Images to be made into tokens: unchanged, but glyphs in the `SANS_SERIF` faces as their `foreground_mask`."""
+    images = _sans_serif(dataset, split, count)
+    return replace(images, images=foreground_mask(images.images)) if dataset == "glyphs" else images
 
 
-def ink(images: Tensor) -> Tensor:
-    """How far each pixel's colour is from that of the corner, the farthest white: bytes (N, C, H, W), all C alike."""
+def foreground_mask(images: Tensor) -> Tensor:
+    """Distance of each pixel's colour from that of the top left corner, scaled to 255 in each image.
+
+    Bytes (N, C, H, W) -> bytes of the same shape, with C equal channels.
+    """
     chunks = []
     for x in images.split(4096):
         away = (x.float() - x[:, :, :1, :1].float()).abs().sum(1, keepdim=True)
@@ -43,27 +47,27 @@ def ink(images: Tensor) -> Tensor:
 
 
 def to_image(x: Tensor, count: int = LEVELS) -> Tensor:
-    """Levels to numbers in [-1, 1], equally spaced: float32."""
+    """Integer levels to equally spaced float32 in [-1, 1]."""
     return x.float() * (2 / (count - 1)) - 1
 
 
 def from_image(x: Tensor, count: int = LEVELS) -> Tensor:
-    """Numbers to the nearest level: int64; what lies outside [-1, 1] is clamped."""
+    """Floats to the nearest level, int64; values outside [-1, 1] are clamped."""
     return ((x + 1) * ((count - 1) / 2)).round().clamp(0, count - 1).long()
 
 
 def for_features(x: Tensor, channels: int) -> Tensor:
-    """Levels (N, 1, 16, 16) as the images (N, channels, 32, 32) in [-1, 1] that feature networks know."""
+    """Levels (N, 1, 16, 16) to images (N, channels, 32, 32) in [-1, 1] for a feature network."""
     large = F.interpolate(to_image(x), scale_factor=2.0, mode="bilinear", align_corners=False)
     return large.expand(-1, channels, -1, -1)
 
 
-def _plain(dataset: str, split: str, count: int | None) -> data.ImageSet:
+def _sans_serif(dataset: str, split: str, count: int | None) -> ImageSet:
     if dataset != "glyphs":
         return data.load(dataset, split=split, count=count)
-    drawn = None if count is None else 3 * count + 100  # more than enough: 8 of 21 faces are plain
+    drawn = None if count is None else 3 * count + 100  # more than enough: 8 of 21 faces are sans serif
     images = data.load(dataset, split=split, count=drawn)
-    return images.take(images.extra["face"] < PLAIN).take(slice(count))
+    return images.take(images.extra["face"] < SANS_SERIF).take(slice(count))
 
 
 def _coarse(images: Tensor) -> Tensor:

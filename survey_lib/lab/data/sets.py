@@ -1,4 +1,4 @@
-"""Data sets by name: `load`. Glyphs are drawn, digits come with scikit-learn, the others are looked for.
+"""Data sets by name: `load`. Glyphs are drawn, digits come with scikit-learn, the others are files.
 
 MNIST, Fashion-MNIST and CIFAR-10 lie under ``root``, else under the folder that SURVEY_DATA names, else under
 ``data/`` at home, in torchvision's layout. Where they are missing, torchvision downloads them, with checksums.
@@ -19,14 +19,12 @@ import torch
 from survey_lib.lab import runtime
 from survey_lib.lab.data.cache import cached
 from survey_lib.lab.data.folders import load_folder
-from survey_lib.lab.data.glyphs import DIGITS, FACES, LETTERS, glyphs, provenance
-from survey_lib.lab.data.images import ImageSet, resize, to_float, to_uint8
+from survey_lib.lab.data.glyphs import DIGITS, glyphs, provenance
+from survey_lib.lab.data.images import LEAST_SIDE, ImageSet
 from survey_lib.lab.runtime import require
 
-__all__ = ["DIGITS", "FACES", "LETTERS", "ImageSet", "glyphs", "load", "resize", "to_float", "to_uint8"]
-
 _GLYPHS = {"train": (30_000, 0), "test": (10_000, 1)}  # how many unless asked otherwise, and the seed
-_QUICK = 4000  # so few glyphs are drawn in about a second: not worth a file
+_QUICK = 4000  # glyphs drawn in about a second: not worth a file
 _DIGITS_TRAIN = 1437  # of 1797, in the order of the file; the rest is the test set
 _PATIENCE = 20.0  # seconds without a byte before a download is given up
 
@@ -41,18 +39,18 @@ def load(
 ) -> ImageSet:
     """The data set ``name``: "glyphs", "digits", "mnist", "fashion_mnist", "cifar10", or the path of a folder.
 
-    ``count`` takes the first so many (their order is mixed), ``size`` resizes to squares of so many pixels; without
-    it glyphs have 32, digits 16, MNIST and Fashion-MNIST 28, CIFAR-10 32. Glyphs never end: any ``count`` is drawn,
-    30,000 for training and 10,000 for testing unless asked otherwise. ``root`` is where real sets lie.
+    ``count`` keeps the first images of a fixed order; ``size`` is the side in pixels (default: glyphs 32, digits 16,
+    MNIST and Fashion-MNIST 28, CIFAR-10 32). Glyphs are unlimited: any ``count`` is drawn, by default 30,000 for
+    training and 10,000 for testing. ``root`` is the folder of real sets.
 
-    Raises ValueError or TypeError for what is not accepted, FileNotFoundError for what cannot be found or downloaded,
-    RuntimeError for files that are damaged.
+    Raises ValueError or TypeError for an argument that is not accepted, FileNotFoundError for a set that can neither be
+    found nor downloaded, RuntimeError for damaged files.
     """
     require("split", split, str, choices=("train", "test"))
     if count is not None:
         require("count", count, int, low=1)
     if size is not None:
-        require("size", size, int, low=4, high=512)
+        require("size", size, int, low=LEAST_SIDE, high=512)
     if isinstance(name, Path) or (isinstance(name, str) and name not in runtime.DATASETS and _is_path(name)):
         return load_folder(name, split=split, count=count, size=size)
     runtime.check_dataset(name)
@@ -92,9 +90,10 @@ def _digits(split: str) -> ImageSet:
 
 
 def _real(name: str, split: str, root: str | Path | None) -> ImageSet:
-    """A set of torchvision's from the first place that has it, else downloaded to ``root`` or ``data/`` at home."""
+    """A torchvision set from the first folder that has it, else downloaded to ``root`` or ``data/`` at home."""
     home = runtime.HOME / "data"
-    places = [Path(root)] if root else [Path(place) for place in (os.environ.get("SURVEY_DATA"), home) if place]
+    places = [root] if root else [place for place in (os.environ.get("SURVEY_DATA"), home) if place]
+    places = [Path(place).expanduser().absolute() for place in places]
     for place in places:
         if (found := _read(name, split, place)) is not None:
             return found
@@ -105,7 +104,8 @@ def _real(name: str, split: str, root: str | Path | None) -> ImageSet:
         raise FileNotFoundError(
             f"{name} is not under {' or '.join(map(str, places))} and could not be downloaded ({reason.rstrip('.:')}): "
             f"load it once where there is a network and copy {home / _folder(name)} here, or name the folder that "
-            'holds it in SURVEY_DATA; without a network, choose "glyphs", "digits" or a folder of images'
+            'holds it in SURVEY_DATA; "glyphs", "digits" and a folder of images need no network (lessons with trained '
+            'networks: "glyphs" alone)'
         ) from error
     found = _read(name, split, Path(root) if root else home)
     if found is None:
@@ -124,7 +124,7 @@ def _torchvision(name: str):
 
 
 def _read(name: str, split: str, place: Path) -> ImageSet | None:
-    """What lies at ``place``, or None. Raises RuntimeError where files are there, and cannot be read as the set."""
+    """The set at ``place``, or None. Raises RuntimeError for files that cannot be read as the set."""
     folder = place / _folder(name)
     if not folder.is_dir() or not any(file.is_file() for file in folder.rglob("*")):
         return None
@@ -141,7 +141,7 @@ def _read(name: str, split: str, place: Path) -> ImageSet | None:
 
 
 def _download(name: str, place: Path) -> None:
-    """Download aside, then move file by file: what is seen under its own name is whole."""
+    """Download to a temporary folder, then move file by file, so that every file under its own name is complete."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.", suffix=".partial") as aside, _impatient():
         _torchvision(name)(aside, train=True, download=True)
@@ -155,7 +155,7 @@ def _download(name: str, place: Path) -> None:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give up a silent network after a while: torchvision would wait for minutes, mirror after mirror."""
+    """Set a timeout for the network: torchvision would wait for minutes, mirror after mirror."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:

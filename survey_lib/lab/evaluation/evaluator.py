@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from survey_lib.lab.data import ImageSet, load
+from survey_lib.lab.data import load
+from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation import cost, metrics
 from survey_lib.lab.training import checkpoints
 

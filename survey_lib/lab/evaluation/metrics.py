@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.protocols import normal
-from survey_lib.lab.data.images import to_float, to_uint8
+from survey_lib.lab.data.images import check_scale, to_float, to_uint8
 from survey_lib.lab.evaluation.intervals import Interval, Metric, bootstrap, floor, shuffle
 
 __all__ = [
@@ -56,8 +56,7 @@ def _apply(net: nn.Module, function: Callable, images: Tensor, batch: int) -> li
         if images.isnan().any():
             broken = int(images.isnan().flatten(1).any(1).sum())
             raise ValueError(f"{broken} of {len(images)} images hold NaN: the sampler diverged, there is no quality")
-        if images.min() >= 0 and images.max() > 2:
-            raise ValueError(f"float images lie in [-1, 1], bytes are uint8; these floats reach {images.max():g}")
+        check_scale(images)
         images = to_uint8(images)
     device, training = next(net.parameters(), images).device, net.training
     net.eval()  # batch statistics would make an image's features depend on its neighbours

@@ -77,6 +77,19 @@ class Results:
             ]
         return replace(self, frame=frame)
 
+    def named(self, **names: Mapping[Any, str]) -> Results:
+        """The rows with values of a column under other names, in the order of the names; other values are left out.
+
+        ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
+        """
+        frame = self.frame
+        for column, words in names.items():
+            frame = self.at(**{column: tuple(words)}).frame
+            places = {value: place for place, value in enumerate(words)}
+            frame = frame.sort_values(column, key=lambda values, places=places: values.map(places), kind="stable")
+            frame = frame.assign(**{column: frame[column].map(words)})
+        return replace(self, frame=frame)
+
     def sort(self, *columns: str) -> Results:
         """The rows in rising order of some columns."""
         return replace(self, frame=self.frame.sort_values(list(columns))) if len(self) else self
@@ -147,9 +160,10 @@ class Results:
 
     def _about(self) -> str:
         frame = self.frame
-        parts = [f"{frame['dataset'].iloc[0]}, mean (lowest to highest) of {_span(frame['seeds'])} seeds"]
-        if frame["images"].notna().any():
-            parts.append(f"{_span(frame['images'].dropna())} images")
+        seeds = "1 seed" if frame["seeds"].max() == 1 else f"mean (lowest to highest) of {_span(frame['seeds'])} seeds"
+        parts = [f"{frame['dataset'].iloc[0]}, {seeds}"]
+        if frame["images"].notna().any():  # images, or points of a plane
+            parts.append(f"{_span(frame['images'].dropna())} samples")
         if "floor" in frame and frame["floor"].notna().any():
             parts.append(f"floor of FD {frame['floor'].mean():.3g}")
         return "; ".join(parts)

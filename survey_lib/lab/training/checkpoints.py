@@ -1,24 +1,28 @@
-"""Trained networks on disk: safetensors for the weights, and a manifest that says where they come from.
+"""Trained networks on disk: weights in safetensors, and a manifest that identifies them and says how they were made.
 
 ``data/checkpoints/NAME.safetensors`` and ``NAME.json`` belong together: the manifest holds the sha256 of the
-weights, the class and configuration of the network, the data set, the recipe, the seed, the minutes and on
-what, and what the network scored. A wrong hash, a cut-off file or a network that does not fit is refused.
+weights, class and configuration of the network, its head, the data set, recipe, seed, minutes, device and scores.
+Weights with another hash, truncated files and networks that do not fit are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
 
+from survey_lib.core.categorical import Categorical, absorbing, discretised_gaussian, mask_and_replace, uniform
 from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import Schedule, vp_linear
+from survey_lib.design.discrete.denoisers import CategoricalDenoiser
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
 from survey_lib.nets.autoencoder import Autoencoder
 from survey_lib.nets.beside import Beside
@@ -27,42 +31,59 @@ from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
-Model = Preconditioned | LabelPosterior | Classifier
-_NETS: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Beside, Autoencoder, Transformer)
+Model = Preconditioned | LabelPosterior | CategoricalDenoiser | Classifier | Autoencoder | Transformer
+
+#: Chains that a manifest can name: number of categories -> chain. ``replace`` is VQ-Diffusion's mask-and-replace
+#: (Gu et al. 2022, sec. 4.1): at time t, 0.9 t of the tokens are masked and 0.1 t are replaced.
+CHAINS: Mapping[str, Callable[[int], Categorical]] = {
+    "uniform": uniform,
+    "absorbing": absorbing,
+    "gaussian": discretised_gaussian,
+    "replace": lambda categories: mask_and_replace(categories, survival=lambda t: (1 - t) / (1 - 0.9 * t)),
 }
+
+_HEADED: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, NoisyClassifier, Beside, Transformer)}
+_BARE: dict[str, type[nn.Module]] = {net.__name__: net for net in (Classifier, Autoencoder, Transformer)}
+_NETS = _HEADED | _BARE
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
+_REMEDY = "restore it, or make it with `survey train`, which lists what it can make"
+_HEADS = {kind: {"sigma_data"} for kind in ("x0", "eps", "score", "v", "flow", "edm", "labels")}
+_HEADS |= {"categorical": {"chain", "categories"}}
 
 
 def folder(root: Path | None = None) -> Path:
-    """Where checkpoints lie: ``root``, or ``data/checkpoints`` of the course."""
+    """The folder of checkpoints: ``root``, or ``data/checkpoints`` of the course."""
     return HOME / "data" / "checkpoints" if root is None else Path(root)
 
 
 def names(root: Path | None = None) -> list[str]:
-    """The checkpoints that can be loaded."""
+    """Names of the checkpoints in a folder."""
     return sorted(path.stem for path in folder(root).glob("*.safetensors"))
 
 
 def save(name: str, model: Model, about: dict[str, Any], *, root: Path | None = None) -> Path:
-    """Write a denoiser or a classifier with its manifest; returns the path of the weights.
+    """Write a denoiser, a classifier or an autoencoder with its manifest; return the path of the weights.
 
-    ``about`` is what cannot be read off the network: data set, recipe, seed, minutes, device, scores.
+    ``about`` holds what the network does not know: data set, recipe, seed, minutes, device, scores.
     The weights are stored in half precision, which halves the file and moves scores less than the seed does.
-    Raises ValueError for weights that half precision cannot hold, NaN among them.
+    Raises ValueError for a network that `load` could not read, and for weights that are not finite in half precision.
     """
-    net = model.net if isinstance(model, Preconditioned | LabelPosterior) else model
-    weights = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    net = model.net if isinstance(model, Preconditioned | LabelPosterior | CategoricalDenoiser) else model
+    if _NETS.get(type(net).__name__) is not type(net):
+        raise ValueError(f"{name} holds a {type(net).__name__}; these networks can be saved: {', '.join(_NETS)}")
+    head = _head(name, model)
+    # Tied weights share memory, which safetensors refuses: each name gets a copy.
+    weights = {key: value.detach().cpu().clone().contiguous() for key, value in net.state_dict().items()}
     weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    if bad := [key for key, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f"the weights of {name} are not finite in half precision: {', '.join(bad[:3])}")
+    if bad := _not_finite(weights):
+        raise ValueError(f"the weights of {name} are not finite in half precision: {bad}")
     data = to_safetensors(weights)
     manifest = {
         "name": name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "net": type(net).__name__,
         "config": net.config,
-        "head": _head(model),
+        "head": head,
         "parameters": sum(p.numel() for p in net.parameters()),
         **about,
     }
@@ -72,62 +93,130 @@ def save(name: str, model: Model, about: dict[str, Any], *, root: Path | None = 
     return path
 
 
-def _head(model: Model) -> dict[str, Any] | None:
-    """What makes the network into a denoiser, or a classifier of noisy images; None for what sees clean ones."""
-    if not isinstance(model, Preconditioned | LabelPosterior):
-        return None
-    return {"kind": "labels" if isinstance(model, LabelPosterior) else model.kind, "sigma_data": model.sigma_data}
-
-
 def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
-    """What is known of a checkpoint. Raises FileNotFoundError for an unknown name, ValueError for a damaged file."""
+    """The manifest of a checkpoint. Raises FileNotFoundError for an unknown name, ValueError for a damaged file."""
     path = folder(root) / f"{name}.json"
     if not path.exists() and path.with_suffix(".safetensors").exists():
-        raise FileNotFoundError(f"{path} is missing, though its weights are there; `survey train {name}` makes both")
+        raise FileNotFoundError(f"{path} is missing, though its weights are there; {_REMEDY}")
     if not path.exists():
         known = names(root)
         raise FileNotFoundError(
-            f'no checkpoint "{name}"{suggest(name, known)}; there are: {", ".join(known) or "none"}; '
-            f"`survey train {name}` makes those that the course knows"
+            f'no checkpoint "{name}"{suggest(name, known)}; there are: {", ".join(known) or "none"}; {_REMEDY}'
         )
     try:
-        about = json.loads(path.read_text())
+        about = json.loads(_read(path))
+        if not isinstance(about, dict):
+            raise ValueError(f"it holds {_short(about)}")
         if missing := [key for key in _NEEDED if key not in about]:
             raise ValueError(f"it lacks {', '.join(missing)}")
-        return about
+        if not isinstance(about["net"], str) or not isinstance(about["config"], dict):
+            raise ValueError(f"net is {_short(about['net'])} and config {_short(about['config'])}: a name and a table")
+        _check_head(about["net"], about["head"])
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no manifest ({error}); restore it, or `survey train {name}` makes it anew"
-        ) from error
+        raise ValueError(f"{path} is not a manifest ({error}); {_REMEDY}") from error
+    return about
 
 
 def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", root: Path | None = None) -> Model:
-    """A trained network in eval mode: a `Preconditioned` denoiser or a `LabelPosterior` of noisy images, both under
-    ``schedule``, or a `Classifier` of clean ones.
+    """A trained model in eval mode, without gradients: a denoiser, a classifier, an autoencoder, or a causal network.
 
-    The first two know only noise levels, so any schedule will do; the default is `vp_linear`, DDPM's.
+    ``schedule`` serves a `Preconditioned` denoiser or a `LabelPosterior`; their networks only see noise levels, so
+    any schedule will do (default: `vp_linear`). A `CategoricalDenoiser` brings its chain, its ``corruption``.
     Raises FileNotFoundError for an unknown name and ValueError for files that are damaged or do not fit.
     """
     about = manifest(name, root=root)
-    path = folder(root) / f"{name}.safetensors"
+    path, kind = folder(root) / f"{name}.safetensors", about["net"]
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing, though its manifest is there; `survey train {name}` makes it anew")
-    data = path.read_bytes()
+        raise FileNotFoundError(f"{path} is missing, though its manifest is there; {_REMEDY}")
+    data = _read(path)
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its manifest describes (sha256 differs); restore both")
-    if about["net"] not in _NETS:
-        raise ValueError(f'{path} holds a network "{about["net"]}"; known here: {", ".join(_NETS)}')
+    if kind not in _NETS:
+        raise ValueError(f'{path} holds a network "{kind}"; known here: {", ".join(_NETS)}')
     try:
-        net = _NETS[about["net"]](**about["config"])
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in from_safetensors(data).items()})
-    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        weights = from_safetensors(data)
+        net = _NETS[kind](**about["config"])
+        _check_weights(net, weights)
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        model = _with_head(net, about["head"], schedule or vp_linear())
+    except (
+        SafetensorError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+    ) as error:
         detail = " ".join(str(error).split())[:200]  # torch lists every layer, one a line
-        raise ValueError(f"the weights in {path} do not fit the {about['net']} of its manifest: {detail}") from error
-    head = about["head"]
-    if head is None:
-        model: Model = net
-    elif head["kind"] == "labels":
-        model = LabelPosterior(net, schedule or vp_linear(), head["sigma_data"])
-    else:
-        model = Preconditioned(net, schedule or vp_linear(), **head)
+        raise ValueError(f"the weights in {path} do not fit the {kind} of its manifest: {detail}") from error
     return model.to(device).eval().requires_grad_(False)
+
+
+def _with_head(net: nn.Module, head: dict[str, Any] | None, schedule: Schedule) -> Model:
+    if head is None:
+        return net
+    if head["kind"] == "labels":
+        return LabelPosterior(net, schedule, head["sigma_data"])
+    if head["kind"] == "categorical":
+        return CategoricalDenoiser(net, CHAINS[head["chain"]](head["categories"]), head["categories"])
+    return Preconditioned(net, schedule, **head)
+
+
+def _head(name: str, model: Model) -> dict[str, Any] | None:
+    """The head as a manifest names it; None for a network that serves as it is."""
+    if isinstance(model, CategoricalDenoiser):
+        half = torch.tensor([0.0, 0.5], dtype=torch.float64)
+        for chain, make in CHAINS.items():
+            theirs, ours = make(model.categories).matrix(*half), model.corruption.matrix(*half)
+            if model.evidence and theirs.shape == ours.shape and torch.allclose(theirs, ours):
+                return {"kind": "categorical", "chain": chain, "categories": model.categories}
+        raise ValueError(f"{name} has a chain without a name; these can be saved, with evidence: {', '.join(CHAINS)}")
+    if isinstance(model, Preconditioned | LabelPosterior):
+        kind = "labels" if isinstance(model, LabelPosterior) else model.kind
+        return {"kind": kind, "sigma_data": model.sigma_data}
+    if type(model).__name__ not in _BARE:
+        raise ValueError(f"{name} is a bare {type(model).__name__}; it needs a head, as `Preconditioned` is one")
+    return None
+
+
+def _check_head(net: str, head: Any) -> None:
+    """Raise ValueError unless ``head`` is one that `_head` writes."""
+    if head is None:
+        if net in _HEADED and net not in _BARE:
+            raise ValueError(f"head is null, and a {net} needs one")
+        return
+    kind = head.get("kind") if isinstance(head, dict) else None
+    if kind is None or kind not in _HEADS or set(head) != {"kind", *_HEADS[kind]}:
+        raise ValueError(f'head is {_short(head)}; accepted: null, or as in {{"kind": "edm", "sigma_data": 0.5}}')
+    if kind == "categorical":
+        if head["chain"] not in CHAINS or type(head["categories"]) is not int or head["categories"] < 1:
+            raise ValueError(
+                f"head is {_short(head)}; a chain is one of {', '.join(CHAINS)}, with a number of categories"
+            )
+    elif type(head["sigma_data"]) not in (int, float) or not 0 < head["sigma_data"] < float("inf"):
+        raise ValueError(f"sigma_data is {_short(head['sigma_data'])}; a positive number is accepted")
+
+
+def _check_weights(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for integers in place of floats, and for weights that are not finite."""
+    for key, value in net.state_dict().items():
+        if key in weights and weights[key].is_floating_point() != value.is_floating_point():
+            raise ValueError(f"{key} is {weights[key].dtype}, not {value.dtype}")
+    if bad := _not_finite(weights):
+        raise ValueError(f"these are not finite: {bad}")
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str:
+    return ", ".join([key for key, value in weights.items() if not value.isfinite().all()][:3])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not a file") from error
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:60]

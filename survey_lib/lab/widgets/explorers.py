@@ -88,13 +88,16 @@ class SamplerExplorer:
         return self.sampler, self.evaluations, self.eta, self.grid
 
     def method(self, name: str, eta: float = 0.0) -> Solver:
-        """The method that the dropdown means by ``name``."""
+        """The solver of a name in the dropdown."""
         return solvers.ancestral(eta, WITH_ETA) if name == WITH_ETA else self._methods[name]
 
     def draw(self, method: Solver, budget: int, grid: Grid | None = None) -> tuple[Tensor, Recorder, str]:
-        """Pictures, their way there, and the cost in words. Raises ValueError where the budget is too small."""
+        """Images, their trajectory, and the cost in words.
+
+        Raises ValueError where the budget is too small, BudgetExceeded where an adaptive solver needs more.
+        """
         counted, recorder = CountCalls(self.denoiser), Recorder(keep=1)
-        watch = recorder if not method.adaptive else None  # an adaptive method would ask once more for every look
+        watch = recorder if not method.adaptive else None  # an adaptive solver would evaluate once more for every look
         began = time.perf_counter()
         drawn = method(
             counted, self.schedule, self._noise, budget, grid=grid, callback=watch,
@@ -103,8 +106,8 @@ class SamplerExplorer:
         spent = (time.perf_counter() - began) / len(drawn)
         steps = f" in {len(recorder.times)} steps" if watch else ""
         work = f", {number(counted.calls * self.macs / 1e9, 2)} GMAC" if self.macs else ""
-        cost = f"{counted.calls} evaluations{steps}{work}, {number(1000 * spent, 2)} ms a picture here"
-        return drawn.nan_to_num(0.0).clamp(-1, 1), recorder, cost
+        cost = f"{counted.calls} evaluations{steps}{work}, {number(1000 * spent, 2)} ms an image here"
+        return drawn.clamp(-1, 1), recorder, cost
 
     def _generator(self, device: str | torch.device) -> torch.Generator:
         return torch.Generator(device).manual_seed(self.seed)
@@ -121,7 +124,9 @@ class SamplerExplorer:
     def _frame(self, method: Solver, budget: int, grid: Grid | None) -> tuple[bytes, str]:
         try:
             drawn, recorder, cost = self.draw(method, budget, grid)
-        except ValueError as refusal:  # too small a budget: a grey picture and the reason
+            if not drawn.isfinite().all():
+                raise ArithmeticError(f"{method.name} diverged: its images are not finite")
+        except (ValueError, ArithmeticError) as refusal:  # a grey image and the reason
             grey = torch.zeros_like(self._noise)
             return self._png(grey, Recorder()), f"{refusal}."
         apart = (drawn - self._reference.clamp(-1, 1)).square().mean().sqrt()

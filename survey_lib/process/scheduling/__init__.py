@@ -1,22 +1,13 @@
-"""Schedules and grids chosen after training (EPS-4): one frozen denoiser, many ways to walk with it.
+"""Schedules and grids chosen after training (EPS-4), for one frozen denoiser.
 
-* `chains`: sub-sequences of a chain, FastDPM's continuous steps, the variance that is free, a start below t = 1;
-* `bounds`: what each step adds to the variational bound, and the best grid of every length by dynamic programming;
-* `search`: where the error of a grid arises, coordinate search and brute force on any measure of a grid;
-* `learned`: grids and coefficients found by gradients, through the sampler or from the bound.
+* `subsequences`: sub-sequences of a chain (DDIM), FastDPM's continuous steps, a start below t = 1 (CCDF);
+* `variances`: optimal variances of the reverse steps (Analytic-DPM);
+* `bounds`: the cost of each step in the variational bound, and the optimal grid of every length;
+* `search`: error of a grid by step, coordinate search and exhaustive search on any objective;
+* `learned`: grids and coefficients learned by gradients, through the sampler or from the bound.
 """
 
 from survey_lib.process.scheduling.bounds import BoundTable, ShortestPaths, bound_table, shortest_paths
-from survey_lib.process.scheduling.chains import (
-    DenoisingError,
-    come_closer,
-    denoising_error,
-    nearest,
-    optimal_variance,
-    projected,
-    subsequence,
-    variance_grid,
-)
 from survey_lib.process.scheduling.learned import LearnedSampler, StepNetwork, fit, kernel_distance
 from survey_lib.process.scheduling.search import (
     Search,
@@ -26,6 +17,8 @@ from survey_lib.process.scheduling.search import (
     resample_grid,
     trajectory_error,
 )
+from survey_lib.process.scheduling.subsequences import come_closer, nearest, projected, subsequence, variance_grid
+from survey_lib.process.scheduling.variances import DenoisingError, denoising_error, optimal_variance
 
 __all__ = [
     "BoundTable",

@@ -1,13 +1,14 @@
-"""What each step adds to the variational bound, and the best grid of every length on a table of such terms.
+"""The variational bound of every grid, from one table of step costs, and the optimal grid of every length.
 
-For a Gaussian bridge and a sampler with variance w, the step from t to s costs, a dimension and in nats, ::
+For a Gaussian bridge and a sampler with variance w, the step from t to s costs, in nats per dimension, ::
 
     KL = (b^2 e(t) + v - w) / (2 w) + log(w / v) / 2,      e(t) = E |x0 - x0_hat(x_t, t)|^2
 
-with b what the mean of the step takes of x0 and v the variance of the bridge: of the denoiser only its error at t
-enters. One pass over G times therefore prices all G^2 steps. With ``w = v`` (DDPM's small variance) the price is
-``(SNR_s - SNR_t) e(t) / 2``, a left Riemann sum of the bound of endless steps; with the best w (Analytic-DPM) it is
-``log(1 + (SNR_s - SNR_t) e(t)) / 2``, never more. The last step, to the data, has a price of its own at each t.
+where b is the coefficient of x0 in the mean of the step and v the variance of the bridge. It depends on the denoiser
+through its error e(t) alone, so one pass over G times gives the costs of all G^2 steps. With ``w = v`` (DDPM's small
+variance) the cost is ``(SNR_s - SNR_t) e(t) / 2``, a left Riemann sum of the continuous-time bound. With the optimal w
+(Analytic-DPM) it is ``log(1 + (SNR_s - SNR_t) e(t)) / 2``, never more. The last step, to the data, has a cost of its
+own at each t.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from torch import Tensor
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.losses import prior_kl, reconstruction
 from survey_lib.core.protocols import Denoiser, check_times
-from survey_lib.process.scheduling.chains import evaluate_at, interpolate
+from survey_lib.process.scheduling.variances import evaluate_at, interpolate
 
 
 @dataclass(frozen=True)
 class BoundTable:
-    """The bound on every walk over ``times`` (G + 1,), in nats an image (a mean over the images asked).
+    """Terms of the bound for every grid of ``times`` (G + 1,), in nats per image; float64 on the CPU.
 
-    error: ``E |x0 - x0_hat|^2`` a dimension at ``times[:-1]``; last: the price of stepping from each of these to the
-    data; prior: that of starting at ``times[0]``. All float64 on the CPU.
+    dims: dimensions of an image.
+    error: ``E |x0 - x0_hat|^2`` per dimension at ``times[:-1]``.
+    last: cost of the last step, from each of ``times[:-1]`` to the data.
+    prior: cost of starting at ``times[0]``.
     """
 
     corruption: Gaussian
@@ -42,7 +45,7 @@ class BoundTable:
 
     @property
     def costs(self) -> Tensor:
-        """(G + 1, G + 1): the price of the step from time i to time j, infinite unless j > i."""
+        """Cost of the step from time i to time j, infinite unless j > i: (G + 1, G + 1)."""
         count = len(self.times)
         costs = torch.full((count, count), math.inf, dtype=torch.float64)
         i, j = torch.triu_indices(count - 1, count - 1, offset=1)
@@ -51,13 +54,13 @@ class BoundTable:
         return costs
 
     def bound(self, times: Tensor) -> Tensor:
-        """The bound of *any* walk that starts at ``times[0]`` of the table and ends at 0: () in nats, differentiable.
+        """The bound of *any* grid that starts at ``times[0]`` of the table and ends at 0: () in nats, differentiable.
 
-        Between the table's times ``log e`` and the price of the last step are taken to be linear in lam.
+        Between the times of the table, ``log e`` and the cost of the last step are interpolated linearly in lam.
         """
         lam, t = self.corruption.schedule.lam(self.times[:-1]), times[:-1].double()
         if not torch.isclose(t[0].detach(), self.times[0]):
-            raise ValueError(f"the table prices walks from t = {self.times[0]:g}; this one starts at {t[0]:g}")
+            raise ValueError(f"the table holds grids that start at t = {self.times[0]:g}; got a start at {t[0]:g}")
         at = self.corruption.schedule.lam(t)
         error = interpolate(at, lam, self.error.log()).exp()
         steps = step_cost(self.corruption, t[:-1], t[1:], error[:-1]).sum()
@@ -65,7 +68,7 @@ class BoundTable:
 
 
 def step_cost(corruption: Gaussian, t: Tensor, s: Tensor, error: Tensor) -> Tensor:
-    """``KL(q(x_s | x_t, x0) || p(x_s | x_t))`` a dimension in nats, in expectation; t, s, error are (P,), s > 0."""
+    """Expected ``KL(q(x_s | x_t, x0) || p(x_s | x_t))`` in nats per dimension, for t, s, error (P,) with s > 0."""
     _, on_x0, variance = corruption.coefficients(t, s)
     bridge = replace(corruption, variance=None).coefficients(t, s)[2]
     return (on_x0**2 * error + bridge - variance) / (2 * variance) + 0.5 * (variance / bridge).log()
@@ -81,39 +84,42 @@ def bound_table(
     cond: Any = None,
     generator: torch.Generator,
 ) -> BoundTable:
-    """One pass over the grid ``times`` (falling to 0) with images ``x0`` (B, ...): G evaluations of the batch.
+    """Measure a `BoundTable` in one pass over the grid ``times``, which falls to 0: G evaluations of the batch.
 
-    ``bins`` is the spacing of the data's values, as in `losses.reconstruction`. The corruption has ``eta > 0``.
+    corruption: must have ``eta > 0``.
+    x0: images (B, ...).
+    bins: spacing of the data's values, as in `losses.reconstruction`.
     """
     times = check_times(times)
     if times[-1] != 0:
-        raise ValueError(f"the bound is on clean data: its grid ends at 0; this one ends at {times[-1]:g}")
+        raise ValueError(f"the grid of a bound must end at t = 0; got {times[-1]:g}")
     if corruption.eta == 0:
-        raise ValueError("a chain without noise gives almost all data density zero: take eta > 0")
+        raise ValueError("a deterministic chain gives almost all data density zero: eta must be positive")
     errors, last = [], []
-    for t, x_t, answer, error in evaluate_at(denoiser, corruption, x0, times[:-1], cond, generator):
+    for t, x_t, prediction, error in evaluate_at(denoiser, corruption, x0, times[:-1], cond, generator):
         errors.append(error)
-        last.append(reconstruction(corruption, x_t, x0, answer, t, bins=bins).mean().cpu())
+        last.append(reconstruction(corruption, x_t, x0, prediction, t, bins=bins).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
     return BoundTable(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 
 
 @dataclass(frozen=True)
 class ShortestPaths:
-    """The cheapest walk of every length from the first node to the last.
+    """The shortest path of every length from the first node to the last.
 
-    costs: (K,), of the best walk of 1, 2, ... K steps, infinite where there is none; came_from: (K, n).
+    costs: total cost (K,) of the shortest path of 1, 2, ... K steps, infinite where no path exists.
+    came_from: predecessor (K, n) of each node on the shortest path of 1, 2, ... K steps to it.
     """
 
     costs: Tensor
     came_from: Tensor
 
     def path(self, steps: int) -> Tensor:
-        """The ``steps + 1`` nodes of the best walk of so many steps."""
+        """The ``steps + 1`` nodes of the shortest path of ``steps`` steps."""
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= len(self.costs):
-            raise ValueError(f"walks of 1 to {len(self.costs)} steps are known; got {steps!r}")
+            raise ValueError(f"paths of 1 to {len(self.costs)} steps are known; got {steps!r}")
         if not self.costs[steps - 1].isfinite():
-            raise ValueError(f"no walk of {steps} steps leads to the end")
+            raise ValueError(f"no path of {steps} steps reaches the last node")
         nodes = [self.came_from.shape[1] - 1]
         for k in range(steps - 1, -1, -1):
             nodes.append(int(self.came_from[k, nodes[-1]]))
@@ -121,19 +127,19 @@ class ShortestPaths:
 
 
 def shortest_paths(costs: Tensor, steps: int | None = None) -> ShortestPaths:
-    """Dynamic programming over a table of steps (Watson et al. 2021, alg. 1): optimal, for every length at once.
+    """Shortest paths of every length by dynamic programming (Watson et al. 2021, alg. 1).
 
-    ``best[k][j] = min_i best[k - 1][i] + costs[i][j]``: the best walk of k steps to j ends with some step i -> j,
-    and the rest of it is the best walk of k - 1 steps to i. ``costs`` is (n, n), infinite where there is no step.
-    Time ``O(K n^2)`` for all lengths up to K (``steps``, or n - 1).
+    ``best[k][j] = min_i best[k - 1][i] + costs[i][j]``: the shortest path of k steps to j ends with some step i -> j,
+    and the rest of it is the shortest path of k - 1 steps to i. ``costs`` is (n, n), infinite where a step is not
+    allowed. Time ``O(K n^2)`` for all lengths up to K (``steps``, or n - 1).
     """
     costs = torch.as_tensor(costs, dtype=torch.float64)
     if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2 or costs.isnan().any():
-        raise ValueError(f"a table of steps is a square of numbers, two nodes or more; got {tuple(costs.shape)}")
+        raise ValueError(f"costs must be a square matrix of numbers, 2 x 2 or larger; got {tuple(costs.shape)}")
     most = len(costs) - 1
     steps = most if steps is None else steps
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
-        raise ValueError(f"{len(costs)} nodes are walked in 1 to {most} steps; got {steps!r}")
+        raise ValueError(f"a path over {len(costs)} nodes has 1 to {most} steps; got {steps!r}")
     best = torch.full((len(costs),), math.inf, dtype=torch.float64)
     best[0] = 0.0
     ends, came_from = [], []

@@ -1,4 +1,4 @@
-"""Grids judged by what they do: where their error arises, and the search for one that has less of it."""
+"""Search for grids by the error of their samples: where the error arises, and grids that reduce it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser, check_times
 from survey_lib.core.schedules import Schedule
 
-#: A number that is small for a good grid.
+#: ``times -> value``, to be minimised over grids.
 Objective = Callable[[Tensor], float]
 
 
 def trajectory_error(
     denoiser: Denoiser, schedule: Schedule, x: Tensor, reference: Tensor, *, sampler: Callable[..., Tensor] = multistep
 ) -> Objective:
-    """The measure ``times -> RMS(sampler(x, times) - reference)``, ``reference`` being where a fine grid leads from x.
+    """The objective ``times -> RMS(sampler(x, times) - reference)``; the reference is the end of a fine trajectory.
 
-    What align-your-steps (Sabour et al. 2024) wants small, seen at the end of the path. ``sampler(denoiser, schedule,
-    x, times)`` is `integrators.multistep` of order 2 or a `partial` of another.
+    The discretisation error that align-your-steps (Sabour et al. 2024) minimises, measured at the end of the
+    trajectory. ``sampler(denoiser, schedule, x, times)`` is `integrators.multistep` of order 2 or a `partial` of
+    another sampler.
     """
 
     def error(times: Tensor) -> float:
@@ -38,29 +39,29 @@ def trajectory_error(
 
 @torch.no_grad()
 def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, *, fine: int = 8) -> Tensor:
-    """The error at the end that each step of a DDIM grid causes alone: (steps,), RMS.
+    """Error at the end of the trajectory that each step of a DDIM grid causes alone: (steps,), RMS.
 
-    All of the path is walked in steps ``fine`` times as short (second order), but for step i, which is taken at once.
-    The last step, to clean data, is the same for all, and its share is that of ending there: it is refined in lam
-    down to 1 / 20 of the noise it starts from. Evaluations: about ``fine steps^2 / 2``.
+    The trajectory takes steps ``fine`` times as short (second order), except for step i, which is one DDIM step. The
+    last step, to clean data, is refined in lam down to 1 / 20 of the noise it starts from. Evaluations: about
+    ``fine steps^2 / 2``.
     """
     grid = levels(schedule, check_times(times))
     if fine < 2:
-        raise ValueError(f"the fine path has at least 2 steps for one; got {fine}")
+        raise ValueError(f"fine must be at least 2; got {fine}")
     pieces = [_refined(schedule, start, end, fine) for start, end in pairwise(grid)]
-    walk = partial(multistep, denoiser, schedule, order=2)
-    states = list(itertools.accumulate(pieces, walk, initial=x))
-    shares = []
+    solve = partial(multistep, denoiser, schedule, order=2)
+    states = list(itertools.accumulate(pieces, solve, initial=x))
+    errors = []
     for i, (start, end) in enumerate(pairwise(grid)):
         y = linear_combination(ddim(start, end), [states[i], denoiser(states[i], start.t)])
         for piece in pieces[i + 1 :]:
-            y = walk(y, piece)
-        shares.append((y - states[-1]).square().mean().sqrt().cpu())
-    return torch.stack(shares)
+            y = solve(y, piece)
+        errors.append((y - states[-1]).square().mean().sqrt().cpu())
+    return torch.stack(errors)
 
 
 def _refined(schedule: Schedule, start: Level, end: Level, fine: int) -> Tensor:
-    """A step cut into ``fine`` in lam, in t from pure noise, and to clean data down to 1 / 20 of its noise."""
+    """Divide a step into ``fine``: in lam, to clean data down to 1 / 20 of its noise; in t from pure noise."""
     if math.isinf(start.lam):
         return torch.linspace(start.t.item(), end.t.item(), fine + 1, dtype=torch.float64)
     low = end.lam if math.isfinite(end.lam) else start.lam + math.log(20)
@@ -75,7 +76,7 @@ def _refined(schedule: Schedule, start: Level, end: Level, fine: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found: the grid, its value, how many grids were tried, and the best value after each."""
+    """Result of a search: the best grid, its value, the number of grids tried, and the best value after each."""
 
     times: Tensor
     value: float
@@ -92,14 +93,14 @@ def coordinate_search(
     reach: float = 0.4,
     shrink: float = 0.5,
 ) -> Search:
-    """Move one inner time at a time, and keep the move if the objective falls (align-your-steps, in small).
+    """Coordinate search: move one inner time at a time and keep the move if the objective falls.
 
-    A time moves in lam, by ``reach`` mean gaps and never past its neighbour; the two ends stay. After a round in
-    which no time moved, ``reach`` is multiplied by ``shrink``. The result is never worse than ``times``
-    *on this objective*: search on one set of noises, and report on another.
+    A simple form of align-your-steps (Sabour et al. 2024). A time moves in lam by ``reach`` mean gaps, never past its
+    neighbour; both ends stay. After a round without a move, ``reach`` is multiplied by ``shrink``. The result is never
+    worse than ``times`` *on this objective*: search on one set of noises, and report on another.
     """
     if not (rounds >= 1 and reach > 0 and 0 < shrink <= 1):
-        raise ValueError(f"rounds >= 1, reach > 0, 0 < shrink <= 1; got {rounds}, {reach:g}, {shrink:g}")
+        raise ValueError(f"need rounds >= 1, reach > 0 and 0 < shrink <= 1; got {rounds}, {reach:g} and {shrink:g}")
     times = check_times(times)
     value = objective(times)
     history = [value]
@@ -120,7 +121,7 @@ def coordinate_search(
 
 
 def _moved(schedule: Schedule, times: Tensor, i: int, by: float) -> Tensor:
-    """The grid with time i moved by a part of the mean gap in lam, and no more than 0.6 of the way to its neighbour."""
+    """The grid with time i moved in lam by ``by`` mean gaps, at most 0.6 of the way to its neighbour."""
     lam = [level.lam for level in levels(schedule, times)]
     known = [value for value in lam if math.isfinite(value)]
     mean = (known[-1] - known[0]) / (len(known) - 1) if len(known) > 1 else 1.0
@@ -131,14 +132,13 @@ def _moved(schedule: Schedule, times: Tensor, i: int, by: float) -> Tensor:
 
 
 def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
-    """A grid found for one number of steps, for another: its lam as a function of i / steps, made of straight lines.
+    """Resample a grid to another number of steps: linear interpolation of its lam as a function of i / steps.
 
-    So align-your-steps (Sabour et al. 2024) serves every number with one search. The first and the last finite lam
-    stay, and so does the end. A first time of pure noise, where no line in lam begins, is kept as it is.
-    Raises ValueError for fewer than 2 steps.
+    Align-your-steps (Sabour et al. 2024) uses one search for every number of steps in this way. The first and the last
+    finite lam stay, and so do a first time of pure noise and the end. Raises ValueError for fewer than 2 steps.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"a resampled grid keeps both ends and has 2 steps or more; got {steps!r}")
+        raise ValueError(f"a resampled grid has 2 steps or more; got {steps!r}")
     times = check_times(times)
     if steps == len(times) - 1:
         return times
@@ -155,18 +155,17 @@ def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
 
 
 def exhaustive_search(objective: Objective, candidates: Tensor, steps: int, *, limit: int = 5000) -> Search:
-    """Every grid of ``steps`` steps whose inner times are among those of ``candidates``; both ends are kept.
+    """Exhaustive search over the grids of ``steps`` steps with inner times out of ``candidates``; both ends are kept.
 
-    The yardstick of learned schedules (BDDM, Lam et al. 2022, compares with such a search). Raises ValueError where
-    there are more than ``limit`` grids.
+    The baseline of learned schedules (BDDM, Lam et al. 2022). Raises ValueError for more than ``limit`` grids.
     """
     candidates = check_times(candidates)
     inner, count = candidates[1:-1], math.comb(len(candidates) - 2, steps - 1) if steps >= 1 else 0
     if not 1 <= count <= limit:
-        raise ValueError(f"{len(candidates) - 1} steps thinned to {steps!r} make {count} grids; 1 to {limit} are tried")
+        raise ValueError(f"{steps!r} of {len(candidates) - 1} steps make {count} grids; the search needs 1 to {limit}")
     best, value, history = None, math.inf, []
-    for chosen in itertools.combinations(range(len(inner)), steps - 1):
-        trial = torch.cat([candidates[:1], inner[list(chosen)], candidates[-1:]])
+    for subset in itertools.combinations(range(len(inner)), steps - 1):
+        trial = torch.cat([candidates[:1], inner[list(subset)], candidates[-1:]])
         found = objective(trial)
         if best is None or found < value:
             best, value = trial, found

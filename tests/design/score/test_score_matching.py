@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from survey_lib.core.exact import GaussianMixture
+from survey_lib.core.exact import GaussianLaw, GaussianMixture
 from survey_lib.core.schedules import edm
+from survey_lib.design import score as scores
 from survey_lib.design.score import ScoreNet, denoising, explicit, fit, implicit, sliced
+from tests.support import generator
 
 close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-8)
 TARGET = GaussianMixture(
@@ -79,10 +81,10 @@ def test_the_true_score_is_the_minimiser(name):
     least = mean(loss(family, x), weights)
     (slope,) = torch.autograd.grad(least, family.parameters())
     close(slope, torch.zeros_like(slope), rtol=0, atol=1e-5)
-    generator = torch.Generator().manual_seed(0)
+    source = generator()
     for _ in range(5):
         with torch.no_grad():
-            family.coefficients.copy_(0.3 * torch.randn(7, 2, generator=generator, dtype=torch.float64))
+            family.coefficients.copy_(0.3 * torch.randn(7, 2, generator=source, dtype=torch.float64))
         assert mean(loss(family, x), weights) > least + 1e-3
 
 
@@ -91,10 +93,10 @@ def test_the_losses_differ_from_the_explicit_one_by_the_same_constant(name):
     """``1/2 E |grad log p|^2`` (Hyvärinen 2005, theorem 1), whatever the score."""
     (x, weights), family = data(), Family()
     constant = 0.5 * mean(TARGET.score(x).square().sum(1), weights)
-    generator = torch.Generator().manual_seed(1)
+    source = generator(1)
     for _ in range(4):
         with torch.no_grad():
-            family.coefficients.copy_(torch.randn(7, 2, generator=generator, dtype=torch.float64))
+            family.coefficients.copy_(torch.randn(7, 2, generator=source, dtype=torch.float64))
         found, wanted = (mean(LOSSES[one](family, x), weights).detach() for one in (name, "explicit"))
         torch.testing.assert_close(found, wanted - constant, rtol=1e-5, atol=1e-5)
 
@@ -113,7 +115,7 @@ def test_denoising_learns_the_score_of_the_noised_data(sigma):
     (off,) = torch.autograd.grad(mean(denoising(clean, pairs, sigma, noise=noise), both), clean.parameters())
     assert off.abs().max() > 20 * slope.abs().max()
     with torch.no_grad():
-        family.coefficients.normal_(generator=torch.Generator().manual_seed(2))
+        family.coefficients.normal_(generator=generator(2))
     noised = pairs + sigma * noise
     apart = mean(explicit(family, noised, family.truth), both)
     rise = mean(denoising(family, pairs, sigma, noise=noise), both) - least
@@ -123,7 +125,7 @@ def test_denoising_learns_the_score_of_the_noised_data(sigma):
 def test_reduced_slices_agree_in_the_mean_and_scatter_less():
     (x, _), family = data(), Family()
     with torch.no_grad():
-        family.coefficients.normal_(generator=torch.Generator().manual_seed(3))
+        family.coefficients.normal_(generator=generator(3))
     few = x[::997]
     rough, smooth = (
         torch.stack([sliced(family, few, directions=v.expand(1, *few.shape), reduced=reduced) for v in SIGNS])
@@ -139,19 +141,19 @@ def test_one_direction_is_exact_on_a_line():
         return torch.sin(x) - x
 
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    close(sliced(score, x, generator=torch.Generator().manual_seed(0)), implicit(score, x))
+    close(sliced(score, x, generator=generator()), implicit(score, x))
 
 
 def test_losses_take_images_and_keep_examples_apart():
     def score(x):
         return -x * x.square()
 
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 1, 2, 2, generator=generator, dtype=torch.float64)
+    source = generator()
+    x = torch.randn(3, 1, 2, 2, generator=source, dtype=torch.float64)
     exact = (0.5 * x**6 - 3 * x**2).flatten(1).sum(1)
     close(implicit(score, x), exact)
-    close(sliced(score, x, slices=2, generator=generator), exact)  # the Jacobian is diagonal: signs cancel
-    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    close(sliced(score, x, slices=2, generator=source), exact)  # the Jacobian is diagonal: signs cancel
+    noise = torch.randn(x.shape, generator=source, dtype=torch.float64)
     together = denoising(score, x, 0.5, noise=noise)
     close(together, torch.cat([denoising(score, x[i : i + 1], 0.5, noise=noise[i : i + 1]) for i in range(3)]))
     with torch.no_grad():
@@ -168,20 +170,20 @@ def test_a_score_without_a_graph_is_refused():
 @pytest.mark.parametrize("name", ["denoising", "implicit", "sliced"])
 def test_a_small_network_learns_the_score_from_samples(name):
     """Within a fifth of the score's own size, on the plane, in a second or two; before, it is off by all of it."""
-    generator = torch.Generator().manual_seed(0)
+    source = generator()
     sigma = 0.3 if name == "denoising" else 0.0
 
     def loss(score, x):
         if name == "denoising":
-            return denoising(score, x, sigma, generator=generator)
-        return implicit(score, x) if name == "implicit" else sliced(score, x, generator=generator)
+            return denoising(score, x, sigma, generator=source)
+        return implicit(score, x) if name == "implicit" else sliced(score, x, generator=source)
 
     torch.manual_seed(0)
     net = ScoreNet(2, width=32)
-    losses = fit(net, loss, lambda: TARGET.sample(256, generator=generator), steps=200, rate=5e-3)
+    losses = fit(net, loss, lambda: TARGET.sample(256, generator=source), steps=200, rate=5e-3)
     schedule = edm(10.0)
-    x = TARGET.sample(500, generator=generator, dtype=torch.float64)
-    x = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    x = TARGET.sample(500, generator=source, dtype=torch.float64)
+    x = x + sigma * torch.randn(x.shape, generator=source, dtype=torch.float64)
     exact = TARGET.score(x, sigma / 10, schedule) if sigma else TARGET.score(x)
     with torch.no_grad():
         error = (net(x.float()) - exact).square().sum() / exact.square().sum()
@@ -192,3 +194,37 @@ def test_a_diverging_training_says_so():
     net = ScoreNet(2, width=8)
     with pytest.raises(FloatingPointError, match="step 0"):
         fit(net, lambda score, x: score(x).sum(1) / 0.0 * 0.0, lambda: torch.ones(2, 2), steps=2)
+
+
+LAW = GaussianMixture(
+    torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), scales=torch.tensor([0.1, 0.2]), weights=torch.tensor([0.75, 0.25])
+)
+
+
+def test_a_vote_scatters_as_calculus_says_on_a_normal_law():
+    """For N(0, 1) and noise s the score is -x / (1 + s^2); the derivative of each loss is a quadratic in normals."""
+    noise, n = 0.8, 200_000
+    law = GaussianLaw(torch.zeros(1), 1.0)
+    slope = partial(law.score, t=noise, schedule=edm(1.0))
+    losses = scores.noised_losses(noise, generator())
+    x0 = law.sample(n, generator=generator(1), dtype=torch.float64)
+    found = {name: scores.gradient_noise(loss, slope, x0) for name, loss in losses.items()}
+    # implicit, and sliced on a line: x^2 / T^2 - 1 / T, of deviation sqrt(2) / T, over the curvature 1 / T
+    assert found["implicit"] == pytest.approx(math.sqrt(2), rel=0.02)
+    assert found["sliced"] == pytest.approx(math.sqrt(2), rel=0.02)
+    # denoising: (z / s - x / T) times -x / T; the two factors are independent, of variances 1 / (s^2 T) and 1 / T
+    assert found["denoising"] == pytest.approx(1 / noise, rel=0.02)
+
+
+def test_the_losses_of_noised_data_agree_on_the_best_score():
+    """On average the derivative in theta at the exact score is 0 for every one of them."""
+    g, sigma, n = generator(), 0.5, 40_000
+    x0 = LAW.sample(n, generator=g, dtype=torch.float64)
+    slope = partial(LAW.score, t=sigma, schedule=edm(1.0))
+    power = slope(x0 + sigma * torch.randn(x0.shape, generator=g, dtype=x0.dtype)).square().sum(1).mean()
+    for name, loss in scores.noised_losses(sigma, g).items():
+        theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        value = loss(lambda x, theta=theta: (1 + theta) * slope(x), x0).mean()
+        (pull,) = torch.autograd.grad(value, theta)
+        spread = scores.gradient_noise(loss, slope, x0[:4000]) * power
+        assert abs(pull) < 5 * spread / math.sqrt(n), name

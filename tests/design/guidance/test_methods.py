@@ -9,11 +9,10 @@ from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design.guidance import ExactLabels, guidance_methods, guided_error
 from survey_lib.lab.evaluation.cost import CountCalls
+from tests.support import generator
 
 SCHEDULE = vp_cosine()
-LAW = GaussianMixture(
-    torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 3, scales=0.3, labels=torch.tensor([0, 1, 1])
-)
+LAW = GaussianMixture(torch.randn(3, 1, 8, 8, generator=generator()) / 3, scales=0.3, labels=torch.tensor([0, 1, 1]))
 LABELS = ExactLabels(LAW, SCHEDULE)
 EXACT = LAW.denoiser(SCHEDULE)
 NETS = {
@@ -21,7 +20,7 @@ NETS = {
     "conditional": EXACT,
     "weak": lambda x_t, t, cond=None: 0.9 * EXACT(x_t, t, cond),
 }
-X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+X = torch.randn(4, 1, 8, 8, generator=generator(1), dtype=torch.float64)
 Y, T = torch.arange(4) % 2, 0.5  # sigma = alpha
 EVALUATIONS = {
     "classifier-free": 2, "interval": 2, "autoguidance": 2, "rescaled": 2, "thresholded": 2, "classifier": 1,
@@ -73,6 +72,6 @@ def test_the_exact_classifier_has_no_error_and_a_silent_one_all_of_it():
         def log_prob(self, x_t, t, cond):
             return 0 * x_t.flatten(1).sum(1)
 
-    generator = torch.Generator().manual_seed(0)
-    assert guided_error(LABELS, LAW, SCHEDULE, generator=generator) == pytest.approx(0, abs=1e-5)
-    assert guided_error(Silent(), LAW, SCHEDULE, generator=generator) == pytest.approx(1)
+    source = generator()
+    assert guided_error(LABELS, LAW, SCHEDULE, generator=source) == pytest.approx(0, abs=1e-5)
+    assert guided_error(Silent(), LAW, SCHEDULE, generator=source) == pytest.approx(1)

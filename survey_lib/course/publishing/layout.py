@@ -1,0 +1,82 @@
+"""The shell of every page: style, the links to its neighbours, and how a run went in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from importlib import resources
+
+from pygments.formatters import HtmlFormatter
+
+from survey_lib.course.publishing.runner import Outcome
+
+COURSE = "Efficient diffusion models for vision"
+
+
+def page(title: str, body: str) -> str:
+    """A whole page that loads nothing: ``body`` under the course's style, light or dark as the reader's system asks."""
+    style = resources.files(__package__).joinpath("page.css").read_text()
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,">'
+        f"<style>\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{style}\n</style></head>\n"
+        f'<body><a class="skip" href="#text">Skip to the text</a>{body}</body></html>\n'
+    )
+
+
+def bar(before: Outcome | None, after: Outcome | None) -> str:
+    """The line at the top: home, and the numbers of the lessons before and after."""
+    back = _step(before, "← {number}", "prev") + _step(after, "{number} →", "next")
+    return (
+        f'<nav class="bar" aria-label="Course"><a class="home" href="index.html">{COURSE}</a>'
+        f'<span class="steps">{back}</span></nav>'
+    )
+
+
+def foot(outcome: Outcome, before: Outcome | None, after: Outcome | None) -> str:
+    """The end of a lesson's page: the titles of its neighbours, and how to solve the lesson."""
+    own = f'<a href="notebooks/{outcome.lesson}.ipynb">this page as a notebook</a>'
+    solve = f"<code>survey lab {outcome.number}</code> opens it without the solutions"
+    steps = _step(before, "← {number} {title}", "prev") + _step(after, "{number} {title} →", "next")
+    return f'<footer><p class="steps">{steps}</p><p>{own}; {solve}</p></footer>'
+
+
+def status(outcome: Outcome, verdicts: Counter[str]) -> str:
+    """How a run went, in one line, and where it failed in a second."""
+    given = [
+        f"{name} {outcome.parameters[name]}" for name in ("profile", "dataset", "seed") if name in outcome.parameters
+    ]
+    parts = [
+        f"<b>{'Ran to its end' if outcome.passed else 'Failed'}</b> in {outcome.minutes:.1f} min",
+        f"{outcome.checks_passed} of {outcome.checks} checks passed",
+        escape(", ".join(given)),
+        escape(f"claims: {in_words(verdicts)}") if verdicts else "",
+    ]
+    error = f'<br><span class="error">{escape(outcome.error)}</span>' if outcome.error else ""
+    return f'<p class="status {outcome.status}">{" · ".join(filter(None, parts))}{error}</p>'
+
+
+def verdict_counts() -> dict[str, Counter[str]]:
+    """Count, for each lesson ("01"), how often each verdict stands on its claims, over all data sets."""
+    from survey_lib.course import claims
+
+    counts: dict[str, Counter[str]] = {}
+    for one in claims.verdicts():
+        counts.setdefault(one.claim.lesson, Counter())[one.verdict] += 1
+    return counts
+
+
+def in_words(verdicts: Counter[str]) -> str:
+    """Counts of verdicts, the most frequent first: "5 reproduced, 2 inconclusive"."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+
+
+def _step(outcome: Outcome | None, form: str, direction: str) -> str:
+    if outcome is None:
+        return ""
+    text = form.format(number=outcome.number, title=outcome.title)
+    about = f' title="{escape(outcome.title)}"' if "{title}" not in form else ""
+    return f'<a rel="{direction}" href="{outcome.lesson}.html"{about}>{escape(text)}</a>'

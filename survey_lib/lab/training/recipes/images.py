@@ -1,0 +1,188 @@
+"""Denoisers and classifiers of images.
+
+``base`` is an unconditional denoiser and ``conditional`` one that knows the label. ``features`` and ``features2`` are
+classifiers whose hidden layer is the space in which images are compared. Guidance needs two more: ``noisy`` names
+labels at any noise level, and ``weak`` is a conditional denoiser that is smaller and stops early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from survey_lib.core import grids
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import LabelPosterior, Preconditioned
+from survey_lib.core.integrators import multistep
+from survey_lib.core.losses import lognormal_times
+from survey_lib.core.schedules import edm, vp_linear
+from survey_lib.lab import data
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.evaluation import metrics
+from survey_lib.lab.evaluation.speed import fast
+from survey_lib.lab.training.recipes import training
+from survey_lib.lab.training.recipes.training import Training
+from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.classifier import Classifier, NoisyClassifier
+from survey_lib.nets.unet import UNet
+
+LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of sigma / alpha, at which a noisy classifier is scored
+BASE = Recipe(steps=6000, batch=128, rate=5e-3)
+_GLYPH_STEPS = 10_000  # of BASE on glyphs: 21 faces, slants and colours take longer
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe(Recipe):
+    """A `Recipe` for classifiers of clean images: one cycle of the learning rate, and a little noise on the inputs."""
+
+    rate_schedule: str = "one_cycle"
+    warmup: int = 0
+    average: float = 0.0
+    clip: float | None = None
+    noise: float = 0.1  # the largest standard deviation of the noise
+
+
+def contrastive_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """CLIP's loss (Radford et al. 2021, fig. 3) with the K labels as captions: the mean of both directions.
+
+    Image to caption: cross-entropy among all K labels. Caption to image: cross-entropy among the images of the batch,
+    shared equally by all images of the label. With equally frequent labels, both are minimal at
+    ``logits = log p(y | x) / p(y)``, up to a constant. ``logits`` (B, K), ``wanted`` (B,).
+    """
+    to_images = logits.log_softmax(0).gather(1, wanted[:, None])[:, 0]
+    same = wanted.bincount(minlength=logits.shape[1])[wanted]  # each caption that occurs counts once
+    to_images = -(to_images / same).sum() / len(wanted.unique())
+    return (F.cross_entropy(logits, wanted) + to_images) / 2
+
+
+def noisy_accuracy(labels: LabelPosterior, images: ImageSet, count: int = training.COUNT) -> dict[str, float]:
+    """Fraction of up to ``count`` images whose label is found, at each of `LEVELS` of sigma / alpha."""
+    index = torch.arange(min(count, len(images)))
+    x0, generator, schedule = images.float(index), torch.Generator().manual_seed(0), labels.schedule
+    labels, found = labels.cpu().eval(), {}
+    for level in LEVELS:
+        t = schedule.time(-torch.tensor(level, dtype=torch.float64).log())
+        x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
+        with torch.inference_mode():
+            named = torch.cat([labels(part, t).argmax(1) for part in x_t.split(500)])
+        found[f"accuracy_at_{level:g}"] = float((named == images.labels[index]).double().mean())
+    return found
+
+
+# ---------------------------------------------------------------------- denoisers
+
+
+def _unet(images: ImageSet, *, conditional: bool = False, widths: tuple[int, ...] = (32, 64)) -> Preconditioned:
+    """The course's U-Net as a denoiser: 0.6 M parameters at these ``widths``."""
+    net = UNet(images.shape[0], widths=widths, middle=4, classes=len(images.classes) if conditional else None)
+    return Preconditioned(net, edm(), "edm", sigma_data=0.5)
+
+
+def _images(dataset: str, root: Path | None) -> ImageSet:
+    return data.load(dataset)
+
+
+def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
+    """Fréchet distance of samples at 20 evaluations (2M), and its floor; empty before there are features."""
+    if not training.has_features(dataset, root):
+        return {}
+    schedule, count = vp_linear(), training.COUNT
+    test = data.load(dataset, split="test", count=2 * count)
+    denoiser = fast(Preconditioned(model.net, schedule, model.kind, model.sigma_data))
+    noise = Gaussian(schedule).prior((count, *test.shape), generator=torch.Generator().manual_seed(0))
+    cond = None if model.net.classes is None else test.labels[:count]
+    drawn = multistep(denoiser, schedule, noise, grids.karras(20, schedule), cond=cond).clamp(-1, 1)
+    return training.distance(dataset, root, test.images, drawn)
+
+
+def _denoiser(recipe: Recipe, fraction: int = 1, **net: object) -> Training:
+    """A denoiser trained for ``1 / fraction`` of the steps of BASE."""
+    return Training(
+        data=_images,
+        model=lambda images: _unet(images, **net),
+        loss=None,
+        recipe=replace(recipe, steps=BASE.steps // fraction),
+        score=_denoiser_score,
+        steps={"glyphs": _GLYPH_STEPS // fraction},
+    )
+
+
+# ---------------------------------------------------------------------- classifiers
+
+
+def _targets(images: ImageSet) -> dict[str, Tensor]:
+    """What a classifier names, a head each: the label, and the face where images have one."""
+    return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
+
+
+def _with_targets(dataset: str, root: Path | None) -> TensorDataset:
+    images = data.load(dataset)
+    return TensorDataset(images.images, torch.stack(list(_targets(images).values()), 1))
+
+
+def _classification(net: Classifier, recipe: ClassifierRecipe) -> Loss:
+    """The sum of the heads' cross-entropies on images with Gaussian noise of a random strength."""
+
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+        random = {"generator": generator, "device": x0.device}
+        x = x0 + recipe.noise * torch.rand(len(x0), 1, 1, 1, **random) * torch.randn(x0.shape, **random)
+        logits = model(x.contiguous(memory_format=torch.channels_last)).split(net.heads, dim=1)
+        return sum(F.cross_entropy(a, cond[:, i], reduction="none") for i, a in enumerate(logits)), None
+
+    return loss
+
+
+def _accuracy(net: Classifier, dataset: str, root: Path | None) -> dict[str, float]:
+    test = data.load(dataset, split="test")
+    found = zip(_targets(test).items(), metrics.classify(net, test.images), strict=True)
+    return {f"accuracy_{what}": float((seen == wanted).double().mean()) for (what, wanted), seen in found}
+
+
+def _classifier(seed: int, **net: object) -> Training:
+    def model(examples: TensorDataset) -> Classifier:
+        images, targets = examples.tensors
+        return Classifier(images.shape[1], (targets.amax(0) + 1).tolist(), **net)  # targets are numbered from 0
+
+    recipe = ClassifierRecipe(steps=3000, batch=128, rate=3e-3, seed=seed)
+    return Training(data=_with_targets, model=model, loss=_classification, recipe=recipe, score=_accuracy)
+
+
+def _contrast(labels: LabelPosterior, recipe: Recipe) -> Loss:
+    """CLIP's loss at the noise levels of a denoiser's training; it is one number for a batch, so all B are equal."""
+    corruption, levels = Gaussian(labels.schedule), {"mean": recipe.log_sigma_mean, "std": recipe.log_sigma_std}
+
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+        t = lognormal_times(len(x0), labels.schedule, **levels, generator=generator)
+        x_t = corruption.corrupt(x0, t, generator=generator).contiguous(memory_format=torch.channels_last)
+        return contrastive_loss(model(x_t, t), cond).expand(len(x0)), None
+
+    return loss
+
+
+def _noisy() -> Training:
+    return Training(
+        data=_images,
+        model=lambda images: LabelPosterior(NoisyClassifier(images.shape[0], len(images.classes)), edm()),
+        loss=_contrast,
+        recipe=replace(BASE, steps=2000, rate=2e-3, rate_schedule="one_cycle", warmup=0, average=0.0, clip=None),
+        score=lambda model, dataset, root: noisy_accuracy(model, data.load(dataset, split="test")),
+    )
+
+
+#: A label leaves less to guess: a third of the steps reaches as far, and a tenth stops too early.
+_CONDITIONAL = replace(BASE, label_dropout=0.15, seed=1)
+
+TRAININGS: Mapping[str, Training] = {
+    "features": _classifier(seed=0, widths=(24, 48, 96), kernel=3),
+    "features2": _classifier(seed=1, widths=(32, 64, 64), kernel=5),
+    "base": _denoiser(BASE),
+    "conditional": _denoiser(_CONDITIONAL, fraction=3, conditional=True),
+    "weak": _denoiser(_CONDITIONAL, fraction=10, conditional=True, widths=(16, 32)),
+    "noisy": _noisy(),
+}
