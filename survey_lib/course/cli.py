@@ -333,7 +333,7 @@ def _run(chosen, given, out: Path, timeout):
 
     with bar:
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{index.summary(outcomes, layout.verdict_counts())}\n\nRead them: {pages.write(out)}")
+    click.echo(f"\n{index.summary(outcomes, layout.verdicts())}\n\nRead them: {pages.write(out)}")
     return outcomes
 
 

@@ -59,6 +59,11 @@ def test_help_and_refusals_do_not_load_torch():
         (["run", "--profile", "fast"], "accepted: auto, smoke, cpu, gpu"),
         (["run", "--profile", "cpu", "-p", "profile", "smoke"], '"profile" is given twice'),
         (["train", "glyphs_bass"], 'did you mean "glyphs_base"?'),
+        (["train", "nosuch"], "accepted: glyphs_features, glyphs_features2, glyphs_base"),
+        (["train", "digits_base"], 'no training "digits_base"'),
+        (["train", "glyphs_base", "--device", "gpu"], 'device is "gpu"; accepted: auto, cpu, cuda'),
+        (["train", "glyphs_base", "--device", "mps"], 'device is "mps"; accepted'),
+        (["train", "glyphs_base", "--device", "cuda:77"], "asks for a GPU that torch does not see here"),
     ],
 )
 def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
@@ -90,6 +95,23 @@ def test_outputs_write_the_records_that_come_with_the_course_and_lesson_00_runs_
     assert survey("outputs").output == "Error: that will do\n"
     assert seen == [(["01_small", "00_map"], str(records.shipped()))]
     assert os.environ["SURVEY_RESULTS"] == "elsewhere"
+
+
+def test_only_a_whole_training_goes_to_the_shipped_checkpoints(monkeypatch):
+    from survey_lib.lab.training import checkpoints, recipes
+
+    asked = []
+
+    def train(name, *, device, steps, root):
+        asked.append((steps, root))
+        return (root or recipes.trial_folder(steps)) / f"{name}.safetensors"
+
+    monkeypatch.setattr(recipes, "train", train)
+    whole, trial = survey("train", "glyphs_base"), survey("train", "glyphs_base", "--steps", 3)
+    assert asked == [(None, checkpoints.folder()), (3, None)]
+    assert "data/checkpoints/glyphs_base.safetensors" in whole.output and "a trial" not in whole.output
+    assert "build/checkpoints/3_steps/glyphs_base.safetensors, a trial" in trial.output
+    assert survey("train").output.split() == recipes.names()
 
 
 def test_lessons_are_listed_with_their_parameters(here):

@@ -116,8 +116,7 @@ class Evaluator:
             "floor": self.floor["fd"],
         }
         if labels is not None:
-            named = metrics.classify(self.held_out_net, images)[0]
-            quality["accuracy"] = float((named == labels.cpu()).double().mean())
+            quality["accuracy"] = metrics.label_accuracy(self.held_out_net, images, labels)
         return quality
 
     def measure(

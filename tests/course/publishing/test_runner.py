@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -129,3 +131,22 @@ def test_an_outcome_of_an_older_course_can_be_read(tmp_path, ran):
     (tmp_path / "outcomes").mkdir()
     (tmp_path / "outcomes" / "01_passes.json").write_text(json.dumps(kept | {"claims": [["a", "reproduced"]]}))
     assert runner.read_outcomes(tmp_path) == ran.outcomes[:1]
+
+
+def test_a_kernel_is_given_absolute_paths(small, course, tmp_path, monkeypatch):
+    """Paths in the environment are those of the folder where `survey` was called, not of the notebook's."""
+    seen = {}
+
+    def papermill(lesson, parameters, partial, report, cell_seconds):
+        seen.update(os.environ)
+        partial.write_bytes(lesson.path.read_bytes())
+
+    monkeypatch.setattr(runner, "_papermill", papermill)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, given in (("SURVEY_DATA", "sets"), ("SURVEY_RESULTS", "~/kept"), ("SURVEY_HOME", "../here")):
+        monkeypatch.setenv(name, given)
+    runner.run(small, {}, course.build)
+    assert seen["SURVEY_DATA"] == str(tmp_path / "sets") and seen["SURVEY_RESULTS"] == str(tmp_path / "kept")
+    assert Path(seen["SURVEY_HOME"]).resolve() == (tmp_path.parent / "here").resolve()
+    assert Path(seen["SURVEY_HOME"]).is_absolute()
