@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.checks import check_times, is_pure_noise
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
 
 _SAFETY, _POWER = 0.9, 0.9  # theta and r of alg. 1
@@ -157,7 +157,7 @@ def _check(schedule: Schedule, start: Tensor, end: Tensor, rtol: float, atol: fl
     if not end < start:
         raise ValueError("a grid that ends at 0 needs a time before it to stop at, such as [1, 1e-3, 0]")
     alpha, sigma = schedule.scales(start)
-    if alpha < PURE_NOISE * sigma:
+    if is_pure_noise(alpha, sigma):
         raise ValueError(
             f"the reverse SDE of {schedule.name} has no finite drift at t = {start:g}: start a little below"
         )
