@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -129,3 +132,25 @@ def test_an_outcome_of_an_older_course_can_be_read(tmp_path, ran):
     (tmp_path / "outcomes").mkdir()
     (tmp_path / "outcomes" / "01_passes.json").write_text(json.dumps(kept | {"claims": [["a", "reproduced"]]}))
     assert runner.read_outcomes(tmp_path) == ran.outcomes[:1]
+
+
+def test_only_what_dead_processes_of_this_machine_left_is_removed(small, course, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [runner._partial(os.getpid()), ".partial-another.machine-1-", ".partial-", ".partial-old"]
+    for name in (*kept, runner._partial(ended.pid)):
+        (course.build / f"{name}x").mkdir(parents=True)
+    stub(monkeypatch, [0])
+    runner.run(small, {}, course.build)
+    assert sorted(path.name for path in course.build.glob(".partial-*")) == sorted(f"{name}x" for name in kept)
+
+
+def test_checkpoints_that_cannot_be_kept_are_refused_before_a_training(small, course, monkeypatch, tmp_path):
+    from survey_lib.lab.training import checkpoints
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(checkpoints, "folder", lambda: tmp_path / "file")
+    with pytest.raises(OSError, match=r"file cannot be written \(.*\); without train=True a lesson uses"):
+        runner.run(small, {"train": True}, course.build)
+    stub(monkeypatch, [0])
+    assert runner.run(small, {}, course.build)[0].passed
