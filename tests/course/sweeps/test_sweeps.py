@@ -37,11 +37,11 @@ def here(course, monkeypatch):
     course.file.write_text(FILE)
     course.write()
 
-    def sweep(**options):
+    def run(**options):
         provenance._fingerprint.cache_clear()
         return sweep.run(sweep.read(course.file), course.build, jobs=2, **options)
 
-    course.sweep = sweep
+    course.sweep = run
     yield course
     provenance._fingerprint.cache_clear()
 
