@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core import protocols
 from survey_lib.core.checks import check_times, is_pure_noise
 from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
