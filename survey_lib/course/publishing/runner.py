@@ -262,9 +262,9 @@ def refuse_read_only(results: Path, *, train: bool = False) -> None:
     """Raise OSError before any kernel starts, where the folder of results or of checkpoints cannot be written."""
     advice = {results: "SURVEY_RESULTS names another folder for results"}
     if train:
-        from survey_lib.lab.training import checkpoints  # which loads torch
+        from survey_lib.lab.training import recipes  # which loads torch
 
-        advice[checkpoints.folder()] = "without train=True a lesson uses the checkpoints that are there"
+        advice[recipes.trial_folder(None)] = "without train=True a lesson uses the checkpoints that are there"
     for folder, way_out in advice.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -166,10 +166,10 @@ def test_only_what_dead_processes_of_this_machine_left_is_removed(small, course,
 
 
 def test_checkpoints_that_cannot_be_kept_are_refused_before_a_training(small, course, monkeypatch, tmp_path):
-    from survey_lib.lab.training import checkpoints
+    from survey_lib.lab.training import recipes
 
     (tmp_path / "file").touch()
-    monkeypatch.setattr(checkpoints, "folder", lambda: tmp_path / "file")
+    monkeypatch.setattr(recipes, "trial_folder", lambda steps: tmp_path / "file")
     with pytest.raises(OSError, match=r"file cannot be written \(.*\); without train=True a lesson uses"):
         runner.run(small, {"train": True}, course.build)
     stub(monkeypatch, [0])
