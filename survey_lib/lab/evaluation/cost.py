@@ -83,7 +83,8 @@ def _without(function: Callable, *arguments: Any, **named: Any) -> None:
 def _with_gradient(function: Callable, x: Tensor, *arguments: Any, **named: Any) -> None:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        torch.autograd.grad(function(x, *arguments, **named).sum(), x)
+        # torch's counter cannot follow a leaf into a module: give it a copy
+        torch.autograd.grad(function(x.clone(), *arguments, **named).sum(), x)
 
 
 def macs(function: Callable, *args: Any, **kwargs: Any) -> int:
