@@ -38,7 +38,8 @@ def main() -> None:
 
     \b
     survey lessons                              what there is
-    survey lab 01                               open lesson 01 in JupyterLab
+    survey lab 01                               solve lesson 01 in JupyterLab
+    survey lab 01 --solved                      open it with its solutions
     survey run 01 --profile smoke               run it here, without a browser
     survey run 01 -p dataset mnist -p seed 3    with other parameters
     survey run                                  run them all; pages and summary in build/index.html
@@ -120,12 +121,22 @@ def list_lessons() -> None:
 
 @main.command()
 @click.argument("lesson", required=False)
-def lab(lesson) -> None:
-    """Open JupyterLab on a lesson (the first by default)."""
-    from survey_lib.course.publishing import notebooks
+@click.option("--solved", is_flag=True, help="Open the lesson itself, with its solutions.")
+@click.option("--fresh", is_flag=True, help="Begin your copy again; the old one is kept beside it as .bak.")
+def lab(lesson, solved, fresh) -> None:
+    """Open a lesson in JupyterLab to solve it (the first by default).
 
+    What opens is your own copy without solutions, in lab/. What you write there is never overwritten."""
+    from survey_lib.course.publishing import notebooks, workbooks
+
+    if solved and fresh:
+        raise click.UsageError("--fresh is about your copy, which --solved leaves alone; give one of them")
     chosen = notebooks.select([lesson] if lesson else [])[0]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chosen.path)])
+    path = chosen.path
+    if not solved:
+        path, told = workbooks.prepare(chosen, chosen.path.parents[1] / "lab", fresh=fresh)
+        click.echo(told)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path)])
 
 
 @main.command()
@@ -170,7 +181,7 @@ def results(experiment, dataset) -> None:
 @main.command()
 @click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: data/results/local.")
 def ship(folder) -> None:
-    """For authors: fold local results into the tables that come with the course.
+    """For authors: fold local results into the tables of the course.
 
     Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
     from survey_lib.lab.experiments import store
@@ -199,9 +210,9 @@ def claims(lesson, dataset, write) -> None:
 @click.argument("lesson")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("assignments"), show_default=True)
 def assignment(lesson, out) -> None:
-    """Make the students' version of a lesson.
+    """Make the students' version of a lesson for a class.
 
-    It holds no solutions, no hidden tests and no outputs."""
+    It holds no solutions, no hidden tests and no outputs, and replaces no notebook with other cells."""
     from survey_lib.course.publishing import assignments
 
     click.echo(f"wrote {assignments.make(lesson, out)}")

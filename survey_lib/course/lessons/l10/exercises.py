@@ -113,7 +113,7 @@ def _interval_problem(generator):
     levels = {"below": low / 2, "edge": 1.1 * low, "inside": 1.2, "above": 1.5 * high}
     return SimpleNamespace(
         schedule=schedule, denoiser=law.denoiser(schedule), low=low, high=high, scale=uniform(generator, 2, 4),
-        times={name: schedule.time(-torch.tensor(level).double().log()) for name, level in levels.items()},
+        times={name: schedule.time_at(level) for name, level in levels.items()},
         x_t=torch.randn(4, 2, generator=generator, dtype=torch.float64), cond=torch.tensor([0, 1, 0, 1]),
     )  # fmt: skip
 
