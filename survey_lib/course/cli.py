@@ -193,11 +193,17 @@ def ship(folder) -> None:
 @main.command()
 @click.argument("lesson", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
-def claims(lesson, dataset) -> None:
-    """Show each claim with its computed verdict."""
+@click.option("--write", is_flag=True, help="For authors: write the README's tables and data/claims/README.md again.")
+def claims(lesson, dataset, write) -> None:
+    """Show each claim with our test and its verdict."""
     from survey_lib.course import claims
+    from survey_lib.course.publishing import notebooks
 
-    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None, dataset=dataset)))
+    if write:
+        _write_generated()
+        return
+    number = notebooks.select([lesson])[0].number if lesson else None
+    click.echo(str(claims.ledger(number, dataset=dataset)))
 
 
 @main.command()
@@ -220,12 +226,11 @@ def outputs(lesson, only_readme) -> None:
 
     Runs them with the profile cpu, puts clean outputs into notebooks/, their results into data/results/, and the map
     of lessons and the table of claims into the README."""
-    from survey_lib.course import claims
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
     from survey_lib.lab.experiments import store
 
-    out, readme = HOME / "build", HOME / "README.md"
+    out = HOME / "build"
     if not only_readme:
         # lesson 00 shows what the others measured
         chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
@@ -233,9 +238,15 @@ def outputs(lesson, only_readme) -> None:
             outcomes = _run(chosen, {"profile": "cpu"}, out, None)
         store.ship(out / "results")
         for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    ledger = claims.ledger(table=store.load(folder=store.shipped()))
-    write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
+            committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
+    _write_generated()
+
+
+def _write_generated() -> None:
+    from survey_lib.course.publishing import outputs as committed
+
+    for path, text in committed.generated().items():
+        write_atomically(path, text.encode())
 
 
 @contextmanager

@@ -59,6 +59,11 @@ def test_help_and_refusals_do_not_load_torch():
         (["run", "--profile", "fast"], "accepted: auto, smoke, cpu, gpu"),
         (["run", "--profile", "cpu", "-p", "profile", "smoke"], '"profile" is given twice'),
         (["train", "glyphs_bass"], 'did you mean "glyphs_base"?'),
+        (["train", "nosuch"], "accepted: glyphs_features, glyphs_features2, glyphs_base"),
+        (["train", "digits_base"], 'no training "digits_base"'),
+        (["train", "glyphs_base", "--device", "gpu"], 'device is "gpu"; accepted: auto, cpu, cuda'),
+        (["train", "glyphs_base", "--device", "mps"], 'device is "mps"; accepted'),
+        (["train", "glyphs_base", "--device", "cuda:77"], "asks for a GPU that torch does not see here"),
     ],
 )
 def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
@@ -127,6 +132,23 @@ def test_results_that_cannot_be_kept_are_refused_before_a_kernel_starts(here, mo
 def test_the_package_is_the_command():
     done = subprocess.run([sys.executable, "-m", "survey_lib", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("survey, version ")
+
+
+def test_only_a_whole_training_goes_to_the_shipped_checkpoints(monkeypatch):
+    from survey_lib.lab.training import checkpoints, recipes
+
+    asked = []
+
+    def train(name, *, device, steps, root):
+        asked.append((steps, root))
+        return (root or recipes.trial_folder(steps)) / f"{name}.safetensors"
+
+    monkeypatch.setattr(recipes, "train", train)
+    whole, trial = survey("train", "glyphs_base"), survey("train", "glyphs_base", "--steps", 3)
+    assert asked == [(None, checkpoints.folder()), (3, None)]
+    assert "data/checkpoints/glyphs_base.safetensors" in whole.output and "a trial" not in whole.output
+    assert "build/checkpoints/3_steps/glyphs_base.safetensors, a trial" in trial.output
+    assert survey("train").output.split() == recipes.names()
 
 
 def test_lessons_are_listed_with_their_parameters(here):

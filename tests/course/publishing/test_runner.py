@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -154,3 +155,22 @@ def test_checkpoints_that_cannot_be_kept_are_refused_before_a_training(small, co
         runner.run(small, {"train": True}, course.build)
     stub(monkeypatch, [0])
     assert runner.run(small, {}, course.build)[0].passed
+
+
+def test_a_kernel_is_given_absolute_paths(small, course, tmp_path, monkeypatch):
+    """Paths in the environment are those of the folder where `survey` was called, not of the notebook's."""
+    seen = {}
+
+    def papermill(lesson, parameters, partial, report, cell_seconds):
+        seen.update(os.environ)
+        partial.write_bytes(lesson.path.read_bytes())
+
+    monkeypatch.setattr(runner, "_papermill", papermill)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, given in (("SURVEY_DATA", "sets"), ("SURVEY_RESULTS", "~/kept"), ("SURVEY_HOME", "../here")):
+        monkeypatch.setenv(name, given)
+    runner.run(small, {}, course.build)
+    assert seen["SURVEY_DATA"] == str(tmp_path / "sets") and seen["SURVEY_RESULTS"] == str(tmp_path / "kept")
+    assert Path(seen["SURVEY_HOME"]).resolve() == (tmp_path.parent / "here").resolve()
+    assert Path(seen["SURVEY_HOME"]).is_absolute()
