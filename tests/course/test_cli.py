@@ -97,6 +97,23 @@ def test_outputs_keep_their_results_apart_and_lesson_00_runs_last(here, monkeypa
     assert os.environ["SURVEY_RESULTS"] == "elsewhere"
 
 
+def test_only_a_whole_training_goes_to_the_shipped_checkpoints(monkeypatch):
+    from survey_lib.lab.training import checkpoints, recipes
+
+    asked = []
+
+    def train(name, *, device, steps, root):
+        asked.append((steps, root))
+        return (root or recipes.trial_folder(steps)) / f"{name}.safetensors"
+
+    monkeypatch.setattr(recipes, "train", train)
+    whole, trial = survey("train", "glyphs_base"), survey("train", "glyphs_base", "--steps", 3)
+    assert asked == [(None, checkpoints.folder()), (3, None)]
+    assert "data/checkpoints/glyphs_base.safetensors" in whole.output and "a trial" not in whole.output
+    assert "build/checkpoints/3_steps/glyphs_base.safetensors, a trial" in trial.output
+    assert survey("train").output.split() == recipes.names()
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """What JupyterLab was asked to open."""
@@ -132,23 +149,6 @@ def test_results_that_cannot_be_kept_are_refused_before_a_kernel_starts(here, mo
 def test_the_package_is_the_command():
     done = subprocess.run([sys.executable, "-m", "survey_lib", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("survey, version ")
-
-
-def test_only_a_whole_training_goes_to_the_shipped_checkpoints(monkeypatch):
-    from survey_lib.lab.training import checkpoints, recipes
-
-    asked = []
-
-    def train(name, *, device, steps, root):
-        asked.append((steps, root))
-        return (root or recipes.trial_folder(steps)) / f"{name}.safetensors"
-
-    monkeypatch.setattr(recipes, "train", train)
-    whole, trial = survey("train", "glyphs_base"), survey("train", "glyphs_base", "--steps", 3)
-    assert asked == [(None, checkpoints.folder()), (3, None)]
-    assert "data/checkpoints/glyphs_base.safetensors" in whole.output and "a trial" not in whole.output
-    assert "build/checkpoints/3_steps/glyphs_base.safetensors, a trial" in trial.output
-    assert survey("train").output.split() == recipes.names()
 
 
 def test_lessons_are_listed_with_their_parameters(here):

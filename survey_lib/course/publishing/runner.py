@@ -95,6 +95,7 @@ def run(
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
+    os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
     refuse_read_only(store.destination(), train=bool(given.get("train")))
     outcomes = []
     for lesson, parameters in plan:
@@ -262,9 +263,9 @@ def refuse_read_only(results: Path, *, train: bool = False) -> None:
     """Raise OSError before any kernel starts, where the folder of results or of checkpoints cannot be written."""
     advice = {results: "SURVEY_RESULTS names another folder for results"}
     if train:
-        from survey_lib.lab.training import checkpoints  # which loads torch
+        from survey_lib.lab.training import recipes  # which loads torch
 
-        advice[checkpoints.folder()] = "without train=True a lesson uses the checkpoints that are there"
+        advice[recipes.trial_folder(None)] = "without train=True a lesson uses the checkpoints that are there"
     for folder, way_out in advice.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
