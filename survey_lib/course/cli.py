@@ -238,7 +238,7 @@ def outputs(lesson, only_readme) -> None:
             outcomes = _run(chosen, {"profile": "cpu"}, out, None)
         store.ship(out / "results")
         for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
+            committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
     _write_generated()
 
 

@@ -41,8 +41,11 @@ another number is given).
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def adopt(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> None:
-    """Give ``lesson``'s file the outputs of ``executed``; refused for a run that failed or of other sources."""
+def commit_outputs(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> None:
+    """Write the outputs of a run into the file of its lesson, without what changes from run to run.
+
+    Raises ValueError for a run that failed, and for one of other cells than the lesson has.
+    """
     if not outcome.passed:
         raise ValueError(f"{lesson.name} failed, so its outputs stay as they were: {outcome.error}")
     if executed.metadata["survey"]["source_sha256"] != source_hash(lesson.notebook):
@@ -55,7 +58,7 @@ def adopt(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> 
         own.metadata.pop("execution", None)
         if own.cell_type == "code":
             count += 1
-            own.outputs, own.execution_count = still(ran.outputs), count
+            own.outputs, own.execution_count = strip_outputs(ran.outputs), count
     fresh.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -64,8 +67,8 @@ def adopt(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> 
     write_atomically(lesson.path, (nbformat.writes(nbformat.from_dict(fresh)).rstrip("\n") + "\n").encode())
 
 
-def still(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Outputs as a reader without a kernel sees them: no widget where a picture stands in, no progress bars."""
+def strip_outputs(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs for readers without a kernel: no widget where something static stands in, no progress bars."""
     pictured = any(_pictures(output) for output in outputs)
     kept = []
     for output in outputs:

@@ -15,7 +15,7 @@ def adopted(ran):
     """The lesson that passed, and its file after it took over the outputs of its run."""
     lesson = notebooks.all_lessons(ran.home)[0]
     before = lesson.path.read_bytes()
-    outputs.adopt(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
+    outputs.commit_outputs(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
     yield lesson, notebooks.read(lesson.path)
     lesson.path.write_bytes(before)
 
@@ -39,21 +39,21 @@ def test_outputs_of_a_failed_run_or_of_other_sources_are_refused(ran):
     passes, fails, _ = notebooks.all_lessons(ran.home)
     executed = notebooks.read(ran.build / "notebooks" / passes.path.name)
     with pytest.raises(ValueError, match="02_fails failed"):
-        outputs.adopt(fails, executed, ran.outcomes[1])
+        outputs.commit_outputs(fails, executed, ran.outcomes[1])
     with pytest.raises(ValueError, match="was changed while it ran"):
-        outputs.adopt(fails, executed, ran.outcomes[0])
+        outputs.commit_outputs(fails, executed, ran.outcomes[0])
 
 
 def test_a_widget_goes_where_a_picture_stands_in():
     picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
     widget = new_output("display_data", data=WIDGET)
-    assert outputs.still([widget, picture]) == [picture]
-    assert outputs.still([widget]) == [widget], "alone it stays: a reader should see that something is missing"
+    assert outputs.strip_outputs([widget, picture]) == [picture]
+    assert outputs.strip_outputs([widget]) == [widget], "alone it stays: a reader should see that something is missing"
 
 
 def test_progress_bars_are_not_committed():
     bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
-    kept = outputs.still([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    kept = outputs.strip_outputs([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
     assert [one.text for one in kept] == ["whole\n"]
 
 
