@@ -76,8 +76,7 @@ A = Exercise(
     },
     mistakes={
         "w where 1 + w is meant": Mistake(
-            "the paper's formula, (1 + w) towards - w away, has w = scale - 1: its w = 0 is the conditional model, "
-            "which here is scale 1.",
+            "in the paper's (1 + w) towards - w away, w is scale - 1: its w = 0 is the conditional model, our scale 1.",
             ("return away", "return towards"),
         ),
         "towards and away exchanged": Mistake(
@@ -284,8 +283,7 @@ C = Exercise(
             (".sum()", ".exp().sum()"),
         ),
         "the label counted twice": Mistake(
-            "the denoiser knows the label already when it is asked with cond: the classifier comes on top, and scale 1 "
-            "exaggerates.",
+            "asked with cond, the denoiser knows the label: the classifier comes on top, and scale 1 exaggerates.",
             ("denoiser(x_t, t, None)", "denoiser(x_t, t, cond)"),
         ),
     },
