@@ -146,6 +146,19 @@ def check_cond(cond: Any, x: Tensor) -> Any:
     return cond
 
 
+def check_labels(cond: Any, count: int, device: torch.device) -> Tensor:
+    """Integer labels (count,) on ``device`` from one label or one per example, or a ValueError."""
+    try:
+        labels = torch.as_tensor(cond, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"cond is one integer label per example; got {cond!r}") from error
+    if labels.dtype not in (torch.int32, torch.int64) or labels.shape not in ((), (count,)):
+        raise ValueError(
+            f"cond is one integer label per example, shape ({count},); got {labels.dtype}, {tuple(labels.shape)}"
+        )
+    return labels.long().expand(count)
+
+
 def check_start(
     x: Any, times: Any, cond: Any, generator: torch.Generator | None = None, *, integers: bool = False
 ) -> tuple[Tensor, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from survey_lib.core.checks import check_batch_of_times, check_signal
+from survey_lib.core.checks import check_batch_of_times, check_labels, check_signal
 from survey_lib.core.protocols import Denoiser, expand
 from survey_lib.core.schedules import Schedule
 
@@ -121,12 +121,7 @@ def _inputs(net: nn.Module, x_t: Tensor, alpha: Tensor, sigma: Tensor, sigma_dat
 
 def select_label(values: Tensor, cond: Tensor) -> Tensor:
     """Entry of each row of ``values`` (B, K) at the integer label ``cond``, () or (B,): (B,)."""
-    cond = torch.as_tensor(cond, device=values.device)
-    if cond.is_floating_point() or cond.dtype == torch.bool or cond.shape not in ((), values.shape[:1]):
-        raise ValueError(
-            f"cond is one integer label per example, shape ({len(values)},); got {cond.dtype}, {tuple(cond.shape)}"
-        )
-    return values.gather(1, cond.long().expand(len(values))[:, None])[:, 0]
+    return values.gather(1, check_labels(cond, len(values), values.device)[:, None])[:, 0]
 
 
 @dataclass(frozen=True)

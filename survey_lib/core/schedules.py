@@ -58,7 +58,7 @@ class Schedule:
         low, high = torch.zeros_like(lam), torch.ones_like(lam)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            noisier = self.lam(middle) < lam  # lam falls in t: too noisy here, so the answer lies below
+            noisier = self.lam(middle) < lam  # lam falls in t: too noisy here, so the solution is below
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
         return (low + high) / 2
 

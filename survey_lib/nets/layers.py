@@ -53,7 +53,9 @@ class LabelEmbedding(nn.Embedding):
         unlabelled = self.num_embeddings - 1
         if cond is None:
             return super().forward(torch.full((count,), unlabelled, device=self.weight.device))
-        if cond.is_floating_point() or cond.shape not in ((), (count,)):
+        if not isinstance(cond, Tensor):
+            raise ValueError(f"cond must be a tensor of one whole number per example, or None; got {cond!r}")
+        if cond.dtype not in (torch.int32, torch.int64) or cond.shape not in ((), (count,)):
             raise ValueError(
                 f"cond must be one whole number per example, shape ({count},); got {cond.dtype}, {tuple(cond.shape)}"
             )

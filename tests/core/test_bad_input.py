@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from survey_lib.core import grids, integrators, likelihood, samplers
+from survey_lib.core import grids, integrators, likelihood, samplers, toys
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import LabelPosterior, Preconditioned, Reschedule, select_label
 from survey_lib.core.schedules import edm, vp_linear
 from survey_lib.nets.classifier import NoisyClassifier
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.unet import UNet
 from tests.support import generator
 
 SCHEDULE, TIMES, X = vp_linear(), grids.uniform(3, start=0.9), torch.ones(4, 2)
@@ -187,9 +188,14 @@ def test_only_real_numbers_take_gaussian_noise(x0):
     refuse(TypeError, "x_t is a tensor", lambda: Gaussian(SCHEDULE).bridge(x0, X, 0.5, 0.1, generator=generator()))
 
 
-@pytest.mark.parametrize("cond", [torch.ones(4), torch.ones(4, dtype=torch.bool), torch.ones(3).long()], ids=str)
+@pytest.mark.parametrize(
+    "cond", [torch.ones(4), torch.ones(4, dtype=torch.bool), torch.ones(3).long(), 1.5, [True] * 4, "1"], ids=str
+)
 def test_a_label_is_an_integer(cond):
-    refuse(ValueError, r"one integer label per example, shape \(4,\)", lambda: select_label(X, cond))
+    refuse(ValueError, "one integer label per example", lambda: select_label(X, cond))
+    refuse(ValueError, "one integer label per example", lambda: toys.eight_modes().denoiser(SCHEDULE)(X, 0.5, cond))
+    network = Preconditioned(UNet(1, widths=(8, 8), embedding=8, classes=3), SCHEDULE)
+    refuse(ValueError, "one whole number per example", lambda: network(torch.zeros(4, 1, 8, 8), 0.5, cond))
 
 
 @every_sampler

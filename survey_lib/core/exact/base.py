@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_batch_of_times, holds
+from survey_lib.core.checks import check_batch_of_times, check_labels, holds
 from survey_lib.core.protocols import Denoiser
 
 
@@ -30,7 +30,7 @@ class Continuous:
 
         def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
             x, alpha, sigma = self._prepare(x_t, t, schedule)
-            mean = self._posterior_mean(x, alpha, sigma, self._allowed(cond, len(x)))
+            mean = self._posterior_mean(x, alpha, sigma, self._allowed(cond, x))
             clean = x / torch.where(sigma > 0, 1, alpha)
             return torch.where(sigma > 0, mean, clean).reshape(x_t.shape).to(x_t.dtype)
 
@@ -54,13 +54,13 @@ class Continuous:
         one = torch.ones(1, 1, dtype=torch.float64, device=x.device)
         return x.double().reshape(len(x), -1), one, torch.zeros_like(one)
 
-    def _allowed(self, cond: Tensor | None, count: int) -> Tensor | None:
+    def _allowed(self, cond: Tensor | None, x: Tensor) -> Tensor | None:
         """Mask (B, K) of the components that have the label of an example."""
         if cond is None:
             return None
         if self.labels is None:
             raise ValueError("this distribution has no labels to condition on: give labels=, or pass cond=None")
-        cond = torch.as_tensor(cond).reshape(-1, 1).expand(count, 1)
+        cond = check_labels(cond, len(x), x.device)[:, None]
         allowed = (cond == self.labels.to(cond.device)) | (cond < 0)
         if not holds(allowed.any(1)):
             known, got = self.labels.unique().tolist(), cond.unique().tolist()
