@@ -95,6 +95,7 @@ def run(
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
+    os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
     refuse_read_only(store.destination(), train=bool(given.get("train")))
     outcomes = []
     for lesson, parameters in plan:
