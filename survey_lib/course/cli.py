@@ -192,15 +192,11 @@ def ship(folder) -> None:
 @main.command()
 @click.argument("lesson", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
-@click.option("--write", is_flag=True, help="For authors: write the README's tables and data/claims/README.md again.")
-def claims(lesson, dataset, write) -> None:
+def claims(lesson, dataset) -> None:
     """Show each claim with our test and its verdict."""
     from survey_lib.course import claims
     from survey_lib.course.publishing import notebooks
 
-    if write:
-        _write_generated()
-        return
     number = notebooks.select([lesson])[0].number if lesson else None
     click.echo(str(claims.ledger(number, dataset=dataset)))
 
@@ -219,32 +215,36 @@ def assignment(lesson, out) -> None:
 
 @main.command()
 @click.argument("lesson", nargs=-1)
-@click.option("--only-readme", is_flag=True, help="Only write the README's map of lessons and table of claims anew.")
-def outputs(lesson, only_readme) -> None:
+def outputs(lesson) -> None:
     """For authors: renew the outputs that lessons carry.
 
-    Runs them with the profile cpu, puts clean outputs into notebooks/, their results into data/results/, and the map
-    of lessons and the table of claims into the README."""
+    Runs them with the profile cpu, puts clean outputs into notebooks/ and their results into data/results/, and writes
+    the generated tables."""
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
     from survey_lib.lab.experiments import store
 
     out = HOME / "build"
-    if not only_readme:
-        # lesson 00 shows what the others measured
-        chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
-        with _results_to(out / "results"):
-            outcomes = progress.run_lessons(chosen, {"profile": "cpu"}, out, None)
-        store.ship(out / "results")
-        for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    _write_generated()
+    # lesson 00 shows what the others measured
+    chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
+    with _results_to(out / "results"):
+        outcomes = progress.run_lessons(chosen, {"profile": "cpu"}, out, None)
+    store.ship(out / "results")
+    for one, outcome in zip(chosen, outcomes, strict=True):
+        committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
+    _write_tables()
 
 
-def _write_generated() -> None:
-    from survey_lib.course.publishing import outputs as committed
+@main.command()
+def tables() -> None:
+    """For authors: write the README's tables and the list of claims (data/claims/README.md) again."""
+    _write_tables()
 
-    for path, text in committed.generated().items():
+
+def _write_tables() -> None:
+    from survey_lib.course.publishing import readme
+
+    for path, text in readme.generated().items():
         write_atomically(path, text.encode())
 
 

@@ -5,7 +5,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from survey_lib.course import claims
-from survey_lib.course.publishing import notebooks, outputs
+from survey_lib.course.publishing import notebooks, outputs, readme
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
 
@@ -57,7 +57,7 @@ def test_progress_bars_are_not_committed():
     assert [one.text for one in kept] == ["whole\n"]
 
 
-MARKS = "<!-- {0}: begin (written by `survey outputs`) -->\nold\n<!-- {0}: end -->\n"
+MARKS = "<!-- {0}: begin (written by `survey tables`) -->\nold\n<!-- {0}: end -->\n"
 
 
 @pytest.fixture
@@ -70,26 +70,26 @@ def verdicts():
 def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran, verdicts):
     lessons = notebooks.all_lessons(ran.home)
     before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}after\n"
-    text = outputs.readme(before, lessons, verdicts)
+    text = readme.readme(before, lessons, verdicts)
     assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
     assert "| 01 | 1 | 2 reproduced |" in text
-    assert outputs.readme(text, lessons, verdicts) == text
+    assert readme.readme(text, lessons, verdicts) == text
     with pytest.raises(ValueError, match="needs the two marks"):
-        outputs.readme("no marks", [], verdicts)
+        readme.readme("no marks", [], verdicts)
 
 
 def test_the_list_of_claims_is_a_table_a_lesson(ran, verdicts):
-    page = outputs.claims_page(verdicts, notebooks.all_lessons(ran.home))
+    page = readme.claims_page(verdicts, notebooks.all_lessons(ran.home))
     assert "\n## 01 One that passes\n" in page
     row = "| **some steps**<br>a \\| b. (a study) | `fd: a < b`<br>a: eta 0; b: eta 1 "
     assert row + "| glyphs: reproduced<br>mnist: reproduced | 0.500 [0.400, 0.625]<br>0.500 [0.400, 0.625] |" in page
 
 
 def test_generated_files_are_those_of_the_lessons_claims_and_results():
-    for path, text in outputs.generated().items():
-        assert path.read_text() == text, f"{path.name} is out of date; run: survey claims --write"
+    for path, text in readme.generated().items():
+        assert path.read_text() == text, f"{path.name} is out of date; run: survey tables"
 
 
 def test_lesson_00_shows_counts_and_no_list_of_all_claims():

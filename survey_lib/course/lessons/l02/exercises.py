@@ -52,8 +52,7 @@ A = Exercise(
     title="the Fréchet distance",
     minutes=10,
     hints=(
-        "The root is that of the matrix: the matrix whose product with itself gives C1 C2. It is not taken entry "
-        "by entry.",
+        "The root is that of the matrix: its product with itself gives C1 C2. It is not taken entry by entry.",
         "The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of C1 C2, which "
         "`torch.linalg.eigvals` returns as complex numbers; rounding may leave some of them below 0.",
         "The squared distance of the means, plus both traces, minus twice that sum. It stays a square.",
@@ -154,8 +153,7 @@ B = Exercise(
     hints=(
         "One output pixel of one output channel needs inputs * kernel * kernel multiply-accumulates.",
         "There are outputs * (size / stride)² such numbers in the output of a layer.",
-        "DDIM asks the network once a step. Heun asks twice, except in the step to time 0: "
-        "there its first answer is final.",
+        "DDIM asks the network once a step. Heun asks twice, but in the step to time 0 its first answer is final.",
     ),
     problem=_macs_problem,
     reference=_sampling_macs,
