@@ -7,8 +7,9 @@ import numpy as np
 import pandas
 import pytest
 from bs4 import BeautifulSoup
+from click.testing import CliRunner
 
-from survey_lib.course import claims
+from survey_lib.course import claims, cli
 from survey_lib.course.claims import Claim, Ledger, interval, judge, load, rule, verdicts
 
 DRAWS = 4000
@@ -371,6 +372,36 @@ def test_the_ledger_reads_well_in_a_terminal():
     assert max(map(len, lines)) <= 100
     assert "30 claims, verdicts by data set: 30 reproduced, 30 not reproduced here." in " ".join(lines[-4:])
     assert str(Ledger(())) == "No claim is tested here."
+
+
+def test_a_notebook_shows_the_picture_and_under_it_the_table(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    many()._ipython_display_()
+    assert [type(one).__name__ for one in shown] == ["Figure", "HTML"]
+    Ledger(())._ipython_display_()
+    assert shown[-1].data == "<p>No claim is tested here.</p>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["99"], 'Error: there is no lesson "99"; accepted: 00_survey_map'),
+        (["foo"], 'Error: there is no lesson "foo"; accepted: 00_survey_map'),
+        (
+            ["1", "--dataset", "glyps"],
+            'Error: no claim was tested on "glyps" (did you mean "glyphs"?); accepted: glyphs',
+        ),
+    ],
+)
+def test_an_unknown_lesson_or_data_set_gets_one_sentence(arguments, sentence):
+    result = CliRunner().invoke(cli.main, ["claims", *arguments])
+    assert result.exit_code == 1 and result.output.startswith(sentence) and result.output.count("\n") == 1
+
+
+def test_a_lesson_may_be_named_by_its_number_or_its_name():
+    one, other = (CliRunner().invoke(cli.main, ["claims", name]) for name in ("1", "01_foundations_ddpm"))
+    assert one.exit_code == 0 and one.output == other.output and "01.ddim-few-steps" in one.output
 
 
 def test_counts_are_a_row_a_lesson():

@@ -22,7 +22,7 @@ DIFFICULTY = {"A": "guided", "B": "supported", "C": "independent"}
 
 
 class Unsolved(Exception):
-    """Raised when an answer is still the unfilled stub."""
+    """The error of an answer that is still the unfilled stub."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
+from survey_lib.core.checks import check_times
 from survey_lib.core.exponential import Level, levels, linear_combination
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
 

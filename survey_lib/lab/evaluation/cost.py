@@ -37,11 +37,17 @@ class CountCalls:
     ``calls`` are evaluations, ``examples`` the rows that went through (B for each call), ``macs`` the
     multiply-accumulates of all examples. Put it innermost, ``ClassifierFree(CountCalls(denoiser), ...)``, to count what
     the network does; a guided step in one doubled batch is one call of 2 B examples. Compare methods by examples.
+    Other attributes are those of the function.
     """
 
     def __init__(self, function: Callable):
         self.function = function
         self.reset()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "function":  # not set yet: the object is being copied
+            raise AttributeError(name)
+        return getattr(self.function, name)
 
     def reset(self) -> None:
         """Start again at nothing."""

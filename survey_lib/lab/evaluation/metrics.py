@@ -51,7 +51,10 @@ def classify(net: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tensor, 
 
 
 def label_accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Fraction of images (N, C, H, W), taken as in `features`, that ``net.classify`` assigns to their labels (N,)."""
+    """Fraction of images (N, C, H, W), taken as in `features`, that ``net.classify`` assigns to their labels (N,).
+
+    Raises ValueError unless there is a label for each image.
+    """
     if labels.shape != (len(images),):
         raise ValueError(f"{len(images)} images need labels of shape ({len(images)},); got {tuple(labels.shape)}")
     return float((classify(net, images)[0] == labels.cpu()).double().mean())
@@ -258,9 +261,7 @@ def within_class_std(features: Tensor, labels: Tensor) -> float:
     classes = [features[labels == label] for label in labels.unique()]
     variances = [members.var(0).sum() for members in classes if len(members) > 1]
     if not variances:
-        raise ValueError(
-            f"a spread within classes needs two examples of one class; got {len(labels)} of as many classes"
-        )
+        raise ValueError(f"a standard deviation needs two examples of one class; all {len(labels)} classes have one")
     return float(torch.stack(variances).mean().sqrt())
 
 

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.losses import prior_kl, reconstruction
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.losses import BYTE_STEP, prior_kl, reconstruction
+from survey_lib.core.protocols import Denoiser
 from survey_lib.process.scheduling.variances import evaluate_at, interpolate
 
 
@@ -80,7 +81,7 @@ def bound_table(
     x0: Tensor,
     times: Tensor,
     *,
-    bins: float | None = 2 / 255,
+    bin_width: float | None = BYTE_STEP,
     cond: Any = None,
     generator: torch.Generator,
 ) -> BoundTable:
@@ -88,7 +89,7 @@ def bound_table(
 
     corruption: must have ``eta > 0``.
     x0: images (B, ...).
-    bins: spacing of the data's values, as in `losses.reconstruction`.
+    bin_width: spacing of the data's values, as in `losses.reconstruction`.
     """
     times = check_times(times)
     if times[-1] != 0:
@@ -98,7 +99,7 @@ def bound_table(
     errors, last = [], []
     for t, x_t, prediction, error in evaluate_at(denoiser, corruption, x0, times[:-1], cond, generator):
         errors.append(error)
-        last.append(reconstruction(corruption, x_t, x0, prediction, t, bins=bins).mean().cpu())
+        last.append(reconstruction(corruption, x_t, x0, prediction, t, bin_width=bin_width).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
     return BoundTable(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 

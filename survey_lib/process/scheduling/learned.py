@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.checks import PURE_NOISE, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 from survey_lib.nets.layers import initialised
 

@@ -12,9 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times
 from survey_lib.core.exponential import Level, ddim, levels, linear_combination
 from survey_lib.core.integrators import multistep
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
 #: ``times -> value``, to be minimised over grids.

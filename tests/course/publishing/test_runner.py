@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -150,3 +152,25 @@ def test_a_kernel_is_given_absolute_paths(small, course, tmp_path, monkeypatch):
     assert seen["SURVEY_DATA"] == str(tmp_path / "sets") and seen["SURVEY_RESULTS"] == str(tmp_path / "kept")
     assert Path(seen["SURVEY_HOME"]).resolve() == (tmp_path.parent / "here").resolve()
     assert Path(seen["SURVEY_HOME"]).is_absolute()
+
+
+def test_only_what_dead_processes_of_this_machine_left_is_removed(small, course, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [runner._partial(os.getpid()), ".partial-another.machine-1-", ".partial-", ".partial-old"]
+    for name in (*kept, runner._partial(ended.pid)):
+        (course.build / f"{name}x").mkdir(parents=True)
+    stub(monkeypatch, [0])
+    runner.run(small, {}, course.build)
+    assert sorted(path.name for path in course.build.glob(".partial-*")) == sorted(f"{name}x" for name in kept)
+
+
+def test_checkpoints_that_cannot_be_kept_are_refused_before_a_training(small, course, monkeypatch, tmp_path):
+    from survey_lib.lab.training import recipes
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(recipes, "trial_folder", lambda steps: tmp_path / "file")
+    with pytest.raises(OSError, match=r"file cannot be written \(.*\); without train=True a lesson uses"):
+        runner.run(small, {"train": True}, course.build)
+    stub(monkeypatch, [0])
+    assert runner.run(small, {}, course.build)[0].passed

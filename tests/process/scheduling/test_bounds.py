@@ -24,7 +24,12 @@ def test_a_table_prices_a_walk_as_the_bound_does(variance) -> None:
     found = table(corruption)
     priced = found.prior + sum(found.costs[i, i + 1] for i in range(8))
     exact = losses.variational_bound(
-        SPOTS.denoiser(SCHEDULE), corruption, points(SPOTS, 400), grids.quadratic(8), bins=None, generator=generator()
+        SPOTS.denoiser(SCHEDULE),
+        corruption,
+        points(SPOTS, 400),
+        grids.quadratic(8),
+        bin_width=None,
+        generator=generator(),
     )
     assert priced.item() == pytest.approx(exact.total.mean().item(), rel=1e-10)
 

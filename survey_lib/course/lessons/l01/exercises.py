@@ -116,8 +116,7 @@ A = Exercise(
             ("x0.shape", "x0.shape[1:]"),
         ),
         "noise that cannot be repeated": Mistake(
-            "torch.randn without a generator draws from a state that any other line may change: the same seed no "
-            "longer gives the same result.",
+            "torch.randn without a generator draws from a state that any other line may change.",
             ("generator=generator, ", ""),
         ),
     },
@@ -201,8 +200,7 @@ B = Exercise(
             ),
         ),
         "the noise is not divided by sigma_t": Mistake(
-            "x_t - alpha_t x0 is the noise as it lies in the picture, sigma_t times the unit noise; "
-            "multiplying it by sigma_s shrinks it twice.",
+            "x_t - alpha_t x0 is sigma_t times the unit noise; multiplied by sigma_s it is shrunk twice.",
             (" / sigma_t", ""),
         ),
         "only rescaled": Mistake(
@@ -281,6 +279,7 @@ C = Exercise(
     id="01.C",
     title="the sampler with eta",
     minutes=25,
+    importance="the lesson builds on it",
     hints=(
         "Start from your step of exercise B inside `for t, s in pairwise(times)`. With eta = 0 you are done.",
         "DDPM's own step forgets part of the old noise and draws as much again: the fresh part has the standard "
@@ -304,8 +303,7 @@ C = Exercise(
     },
     mistakes={
         "eta forgotten": Mistake(
-            "the formula of DDPM has no eta, so it is easily left out where it should multiply the fresh noise; "
-            "every setting then gives DDPM.",
+            "DDPM's formula has no eta. If it does not multiply the fresh noise, every setting gives DDPM.",
             ("eta * sigma_s", "sigma_s"),
         ),
         "noise in the last step": Mistake(

@@ -52,8 +52,7 @@ A = Exercise(
     title="the Fréchet distance",
     minutes=10,
     hints=(
-        "The root is that of the matrix: the matrix whose product with itself gives C1 C2. It is not taken entry "
-        "by entry.",
+        "The root is that of the matrix: its product with itself gives C1 C2. It is not taken entry by entry.",
         "The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of C1 C2, which "
         "`torch.linalg.eigvals` returns as complex numbers; rounding may leave some of them below 0.",
         "The squared distance of the means, plus both traces, minus twice that sum. It stays a square.",
@@ -85,8 +84,7 @@ A = Exercise(
             (("return (mean_a", "return ((mean_a"), ("2 * root", "2 * root).clamp_min(0).sqrt()")),
         ),
         "diagonals only": Mistake(
-            "variances are quicker than covariances. Features are correlated, and what a model gets wrong is often "
-            "just how they are.",
+            "variances are quicker. But features are correlated, and what a model gets wrong is often just that.",
             ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)", "(cov_a.diagonal() * cov_b.diagonal())"),
         ),
         "covariance without centring": Mistake(
@@ -155,8 +153,7 @@ B = Exercise(
     hints=(
         "One output pixel of one output channel needs inputs * kernel * kernel multiply-accumulates.",
         "There are outputs * (size / stride)² such numbers in the output of a layer.",
-        "DDIM asks the network once a step. Heun asks twice, except in the step to time 0: "
-        "there its first answer is final.",
+        "DDIM asks the network once a step. Heun asks twice, but in the step to time 0 its first answer is final.",
     ),
     problem=_macs_problem,
     reference=_sampling_macs,
@@ -197,8 +194,7 @@ B = Exercise(
             (" * images", ""),
         ),
         "a step of Heun counted as one evaluation": Mistake(
-            "the papers' tables count steps or evaluations, and their samplers differ in just this: "
-            "equal steps are not equal cost.",
+            "tables count steps or evaluations, and samplers differ in just this: equal steps are not equal cost.",
             ("2 * steps - 1", "steps"),
         ),
         "Heun's last step counted twice": Mistake(
@@ -299,8 +295,7 @@ C = Exercise(
             ("torch.randperm(len(real), generator=generator)", "torch.arange(len(real))"),
         ),
         "drawn with repetition": Mistake(
-            "randint is shorter than randperm. It draws some pictures twice and leaves a third out, "
-            "so both sides are poorer than a real sample.",
+            "randint draws some pictures twice and leaves others out: both sides are poorer than a real sample.",
             ("torch.randperm(len(real), ", "torch.randint(len(real), (2 * n,), "),
         ),
     },

@@ -76,8 +76,7 @@ A = Exercise(
     },
     mistakes={
         "w where 1 + w is meant": Mistake(
-            "the paper's formula, (1 + w) towards - w away, has w = scale - 1: its w = 0 is the conditional model, "
-            "which here is scale 1.",
+            "in the paper's (1 + w) towards - w away, w is scale - 1: its w = 0 is the conditional model, our scale 1.",
             ("return away", "return towards"),
         ),
         "towards and away exchanged": Mistake(
@@ -114,7 +113,7 @@ def _interval_problem(generator):
     levels = {"below": low / 2, "edge": 1.1 * low, "inside": 1.2, "above": 1.5 * high}
     return SimpleNamespace(
         schedule=schedule, denoiser=law.denoiser(schedule), low=low, high=high, scale=uniform(generator, 2, 4),
-        times={name: schedule.time(-torch.tensor(level).double().log()) for name, level in levels.items()},
+        times={name: schedule.time_at(level) for name, level in levels.items()},
         x_t=torch.randn(4, 2, generator=generator, dtype=torch.float64), cond=torch.tensor([0, 1, 0, 1]),
     )  # fmt: skip
 
@@ -284,8 +283,7 @@ C = Exercise(
             (".sum()", ".exp().sum()"),
         ),
         "the label counted twice": Mistake(
-            "the denoiser knows the label already when it is asked with cond: the classifier comes on top, and scale 1 "
-            "exaggerates.",
+            "asked with cond, the denoiser knows the label: the classifier comes on top, and scale 1 exaggerates.",
             ("denoiser(x_t, t, None)", "denoiser(x_t, t, cond)"),
         ),
     },

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 
+from survey_lib.core.categorical import absorbing
+from survey_lib.core.exact import CategoricalTable
 from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 _STATES, _STEPS, _DRAWS = 4, 3, 8000
@@ -53,16 +56,7 @@ def _frequencies(answer, p, t: int) -> Tensor:
     """The fraction of each state (row) that became each other (column)."""
     x0 = torch.arange(_STATES).repeat_interleave(_DRAWS)
     x_t = torch.as_tensor(_corrupted(answer, p, x0, t)).long()
-    return torch.nn.functional.one_hot(x_t, _STATES).double().reshape(_STATES, _DRAWS, _STATES).mean(1)
-
-
-def _over_paths(p, t: int) -> Tensor:
-    """The same by adding up all paths of ``t`` jumps, one by one."""
-    total = torch.zeros(_STATES, _STATES, dtype=torch.float64)
-    for path in itertools.product(range(_STATES), repeat=t + 1):
-        jumps = zip(p.chain, itertools.pairwise(path), strict=False)
-        total[path[0], path[-1]] += torch.stack([step[jump] for step, jump in jumps]).prod()
-    return total
+    return one_hot(x_t, _STATES).double().reshape(_STATES, _DRAWS, _STATES).mean(1)
 
 
 A = Exercise(
@@ -84,7 +78,7 @@ A = Exercise(
             _frequencies, lambda p, t: p.chain[0], 0.025, given=(1,)
         ),
         "after three steps, as often as all paths together say": Property(
-            _frequencies, _over_paths, 0.025, given=(_STEPS,)
+            _frequencies, lambda p, t: torch.einsum("ij,jk,kl->il", *p.chain), 0.025, given=(_STEPS,)
         ),
     },
     mistakes={
@@ -94,13 +88,11 @@ A = Exercise(
             ("total[x0]", "total.T[x0]"),
         ),
         "the last step's matrix for the whole way": Mistake(
-            "Q_t takes one step, from t - 1 to t. From the data to t leads the product of all matrices up to there, "
-            "which papers write with a bar.",
+            "Q_t takes one step, from t - 1 to t. From the data to t leads the product of all matrices up to there.",
             ("total @ step", "step"),
         ),
         "the product in the wrong order": Mistake(
-            "matrices do not commute. With rows for where one comes from, the first step stands on the left; "
-            "for uniform noise alone any order will do, which hides it.",
+            "rows are where one comes from: the first step stands on the left. For uniform noise any order will do.",
             ("total @ step", "step @ total"),
         ),
         "one step short": Mistake(
@@ -214,8 +206,7 @@ B = Exercise(
             ("s_to_t[:, x_t].T * (weights @ to_s)", "guess @ to_s"),
         ),
         "zero divided by zero": Mistake(
-            "a symbol that cannot have become x_t has q(x_t | x0) = 0 and probability 0; 0 / 0 is not a number. "
-            "torch.where keeps it 0.",
+            "a symbol that cannot have become x_t has q(x_t | x0) = 0; 0 / 0 is not a number. torch.where keeps it 0.",
             ("torch.where(explains > 0, guess / explains, 0)", "guess / explains"),
         ),
     },
@@ -223,8 +214,7 @@ B = Exercise(
 
 # --- C: the surest first ------------------------------------------------------------------------------------------
 
-_PLACES, _SYMBOLS = 3, 2
-_MASK = _SYMBOLS
+_PLACES, _SYMBOLS, _MASK = 3, 2, 2
 
 
 def _decode(denoiser, x, mask, counts, generator):
@@ -246,30 +236,18 @@ def _decode_problem(generator):
     second, third = (torch.stack([torch.stack([1 - one, one]), torch.stack([one, 1 - one])]) for one in flip)
     table = torch.einsum("i,ij,ik->ijk", first, second, third).permute(*order.tolist()).contiguous()
     seed = int(torch.randint(2**31, (), generator=generator))
-    return SimpleNamespace(table=table, denoiser=_exact_denoiser(table), seed=seed)
+    exact = CategoricalTable(pad(table, (0, 1) * _PLACES)).denoiser(absorbing(_SYMBOLS))
+    return SimpleNamespace(table=table, seed=seed, chances=lambda x: exact(x, torch.tensor(0.5))[..., :_MASK])
 
 
-def _conditional(table: Tensor, known: dict[int, int]) -> Tensor:
-    """``p(place = symbol | known)`` for all places: (places, symbols)."""
-    kept = torch.zeros_like(table)
-    at = tuple(known.get(place, slice(None)) for place in range(_PLACES))
-    kept[at] = table[at]
-    rows = [kept.sum([j for j in range(_PLACES) if j != i]) for i in range(_PLACES)]
-    return torch.stack(rows) / kept.sum()
-
-
-def _exact_denoiser(table: Tensor):
-    """The exact answers as logits, with a mask among the symbols that is half believed in, as by a network."""
-    contexts = list(itertools.product(range(_SYMBOLS + 1), repeat=_PLACES))
-    answers = [_conditional(table, {i: s for i, s in enumerate(one) if s != _MASK}) for one in contexts]
-    known = torch.stack(answers).clamp_min(1e-12).log() - 1.7  # logits are free up to a constant
-    logits = torch.cat([known, torch.full((len(contexts), _PLACES, 1), -2.5, dtype=torch.float64)], 2)
-    places = torch.tensor([(_SYMBOLS + 1) ** (_PLACES - 1 - place) for place in range(_PLACES)])
-    return lambda x: logits[(x * places).sum(1)]
+def _logits(p, x: Tensor) -> Tensor:
+    """The exact answers, with a mask among the symbols that is half believed in, as by a network."""
+    known = p.chances(x).clamp_min(1e-12).log() - 1.7  # logits are free up to a constant
+    return pad(known, (0, 1), value=-2.5)
 
 
 def _decoded(answer, p, counts, start: Tensor) -> Tensor:
-    return torch.as_tensor(answer(p.denoiser, start, _MASK, counts, torch.Generator().manual_seed(p.seed)))
+    return torch.as_tensor(answer(lambda x: _logits(p, x), start, _MASK, counts, torch.Generator().manual_seed(p.seed)))
 
 
 def _masks(count: int) -> Tensor:
@@ -284,19 +262,19 @@ def _law(answer, p, counts) -> Tensor:
     return index.bincount(minlength=8).reshape(p.table.shape).double() / len(x)
 
 
-def _enumerated(p, counts, known: dict[int, int] | None = None) -> Tensor:
+def _enumerated(p, counts, x: Tensor | None = None) -> Tensor:
     """The distribution of decoding the surest first, by following every branch with its probability."""
-    known = known or {}
+    x = _masks(1) if x is None else x
     law = torch.zeros_like(p.table)
     if not counts:
-        law[tuple(known[i] for i in range(_PLACES))] = 1
+        law[tuple(x[0])] = 1
         return law
-    chances = _conditional(p.table, known)
-    free = sorted((i for i in range(_PLACES) if i not in known), key=lambda i: -chances[i].max().item())
-    chosen = free[: counts[0]]
-    for symbols in itertools.product(range(_SYMBOLS), repeat=len(chosen)):
-        chance = torch.stack([chances[i, s] for i, s in zip(chosen, symbols, strict=True)]).prod()
-        law = law + chance * _enumerated(p, counts[1:], known | dict(zip(chosen, symbols, strict=True)))
+    chances = p.chances(x)[0]
+    free = sorted((x[0] == _MASK).nonzero().flatten().tolist(), key=lambda place: -chances[place].max().item())
+    for symbols in itertools.product(range(_SYMBOLS), repeat=counts[0]):
+        after = x.clone()
+        after[0, free[: counts[0]]] = torch.tensor(symbols)
+        law = law + chances[free[: counts[0]], symbols].prod() * _enumerated(p, counts[1:], after)
     return law
 
 
@@ -316,12 +294,10 @@ C = Exercise(
     title="the surest first",
     minutes=25,
     hints=(
-        "Three things a step: probabilities of the symbols at every place, one draw for every place, and which "
-        "`count` of the masked places keep theirs.",
+        "Three things a step: probabilities, a draw at every place, and the `count` masked places that keep theirs.",
         "How sure a place is: the largest of its probabilities. Places that are known already must not be chosen: "
         "`masked_fill` them with -1 before `topk`.",
-        "`x.scatter(1, chosen, ...)` writes at the chosen places what `drawn.gather(1, chosen)` reads there; "
-        "then ask the denoiser again.",
+        "`scatter` writes at the chosen places what `gather` reads from the draws; then ask the denoiser again.",
     ),
     problem=_decode_problem,
     reference=_decode,
@@ -337,13 +313,11 @@ C = Exercise(
     },
     mistakes={
         "the mask may be drawn": Mistake(
-            "the network has an output for every state, and the mask is one. Data hold no mask: leave it out "
-            "before the softmax.",
+            "the mask is one of the states that have an output, and data hold none: leave it out before the softmax.",
             ("[..., :mask]", ""),
         ),
         "normalised over the places": Mistake(
-            "softmax(1) makes each symbol's chances sum to one over the places. It is the symbols of one place that "
-            "compete: softmax(-1).",
+            "softmax(1) sums to one over the places. It is the symbols of one place that compete: softmax(-1).",
             ("softmax(-1)", "softmax(1)"),
         ),
         "logits taken for probabilities": Mistake(
@@ -360,13 +334,11 @@ C = Exercise(
             ("p.amax(-1)", "p.gather(-1, drawn[..., None])[..., 0]"),
         ),
         "the least sure first": Mistake(
-            "topk takes the largest; with smallest-first the uncertain places are guessed together, before anything "
-            "is known that could help them.",
+            "topk takes the largest; else the uncertain places are guessed together, before anything is known.",
             ("p.amax(-1)", "(1 - p.amax(-1))"),
         ),
         "known places are drawn again": Mistake(
-            "without masked_fill the places that are known are the surest of all: they are chosen again and again, "
-            "and masks stay.",
+            "known places are the surest of all: without masked_fill they are chosen again and again, and masks stay.",
             (".masked_fill(x != mask, -1)", ""),
         ),
         "everything is written": Mistake(

@@ -191,12 +191,10 @@ B = Exercise(
             ("g2 * score", "g2.sqrt() * score"),
         ),
         "the forward drift forgotten": Mistake(
-            "under VE there is none, and the answer is right; under VP the data also shrink, by f x.",
-            ("f * x - ", "-"),
+            "under VE there is none, and the answer is right; under VP the data also shrink, by f x.", ("f * x - ", "-")
         ),
         "the noise for the score": Mistake(
-            "eps = (x - alpha x0) / sigma is what many networks predict. The score is -eps / sigma: mind the sign, and "
-            "the second sigma.",
+            "many networks predict eps. The score is -eps / sigma: mind the sign, and the second sigma.",
             ("(alpha * denoiser(x, t) - x) / sigma**2", "(x - alpha * denoiser(x, t)) / sigma"),
         ),
     },
@@ -295,8 +293,7 @@ C = Exercise(
             ("log_prior(x) + change", "log_prior(x) - change"),
         ),
         "the volume forgotten": Mistake(
-            "the density where the path ends is not that where it began: on the way the flow spreads, or crowds, what "
-            "lies around it.",
+            "where the path ends the density is another: on the way the flow spreads, or crowds, what lies around it.",
             ("log_prior(x) + change", "log_prior(x)"),
         ),
         "the prior asked at the start": Mistake(

@@ -115,6 +115,7 @@ B = Exercise(
     id="25.B",
     title="what the denoiser would say half-way",
     minutes=12,
+    importance="the lesson builds on it",
     hints=(
         "Draw the line through the two predictions, over λ, and read it in the middle of the step that comes.",
         "Its slope is (x0 - x0_before) / (lam - lam_before). How far from lam is the middle?",

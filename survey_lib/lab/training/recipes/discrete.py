@@ -21,7 +21,7 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times, stratified_times
-from survey_lib.core.protocols import Callback
+from survey_lib.core.protocols import Callback, Denoiser
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design import discrete
@@ -62,25 +62,29 @@ def sample_levels(
     *,
     generator: torch.Generator,
     callback: Callback | None = None,
+    denoiser: Denoiser | None = None,
 ) -> Tensor:
     """Draw images of grey levels (count, 1, 16, 16), int64, with ``steps`` evaluations of a model of any kind.
 
     Categories: the chain's own bridge on a uniform grid. Bits: DDPM's bridge on a uniform grid, as in the paper.
     Continuous: the second-order multistep sampler on Karras's grid, rounded to levels at the end.
+    ``denoiser`` is evaluated in place of the model: the model counted, say.
     """
-    denoiser, channels, how = fast(model), 1, {"generator": generator, "callback": callback}
+    denoiser, channels = fast(model) if denoiser is None else denoiser, 1
+    how, times = {"generator": generator, "callback": callback}, grids.uniform(steps)
     if isinstance(model, discrete.CategoricalDenoiser):
         corruption = model.corruption
     else:
         corruption, channels = Gaussian(model.schedule), model.net.channels
-    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), generator=generator)
+        times = grids.karras(steps, model.schedule) if channels == 1 else times
+    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), times[0], generator=generator)
     if isinstance(model, discrete.CategoricalDenoiser):
-        return ancestral(denoiser, corruption, x, grids.uniform(steps), **how)
+        return ancestral(denoiser, corruption, x, times, **how)
     if channels == 1:
-        drawn = multistep(denoiser, model.schedule, x, grids.karras(steps, model.schedule), callback=callback)
+        drawn = multistep(denoiser, model.schedule, x, times, callback=callback)
         return quantised.from_image(drawn)
     denoiser = discrete.SelfConditioned(denoiser) if model.net.cond_channels else denoiser
-    return discrete.from_bits(ancestral(denoiser, corruption, x, grids.uniform(steps), **how), _BITS)
+    return discrete.from_bits(ancestral(denoiser, corruption, x, times, **how), _BITS)
 
 
 def _levels(dataset: str, root: Path | None) -> TensorDataset:

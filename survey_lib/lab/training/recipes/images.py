@@ -68,7 +68,7 @@ def noisy_accuracy(labels: LabelPosterior, images: ImageSet, count: int = traini
     x0, generator, schedule = images.float(index), torch.Generator().manual_seed(0), labels.schedule
     labels, found = labels.cpu().eval(), {}
     for level in LEVELS:
-        t = schedule.time(-torch.tensor(level, dtype=torch.float64).log())
+        t = schedule.time_at(level)
         x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
         with torch.inference_mode():
             named = torch.cat([labels(part, t).argmax(1) for part in x_t.split(500)])
@@ -96,9 +96,10 @@ def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> d
     def sample(evaluator: Evaluator) -> Tensor:
         denoiser = fast(Preconditioned(model.net, schedule, model.kind, model.sigma_data))
         shape = (evaluator.count, *evaluator.shape)
-        noise = Gaussian(schedule).prior(shape, generator=torch.Generator().manual_seed(0))
+        times = grids.karras(20, schedule)
+        noise = Gaussian(schedule).prior(shape, times[0], generator=torch.Generator().manual_seed(0))
         cond = evaluator.test.labels[: evaluator.count] if labelled else None
-        return multistep(denoiser, schedule, noise, grids.karras(20, schedule), cond=cond)
+        return multistep(denoiser, schedule, noise, times, cond=cond)
 
     return training.score(sample, dataset, root, labelled=labelled)
 
