@@ -78,17 +78,18 @@ class Results:
         return replace(self, frame=frame)
 
     def named(self, **names: Mapping[Any, str]) -> Results:
-        """The rows with values of a column under other names, in the order of the names; other values are left out.
+        """Rename values of columns: the rows that have them, in the order of the names.
 
         ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
         """
-        frame = self.frame
+        rows = self
         for column, words in names.items():
-            frame = self.at(**{column: tuple(words)}).frame
-            places = {value: place for place, value in enumerate(words)}
-            frame = frame.sort_values(column, key=lambda values, places=places: values.map(places), kind="stable")
-            frame = frame.assign(**{column: frame[column].map(words)})
-        return replace(self, frame=frame)
+            rows = rows.at(**{column: tuple(words)})
+            if len(rows):
+                places = {value: place for place, value in enumerate(words)}
+                frame = rows.frame.iloc[rows.frame[column].map(places).argsort(kind="stable")]
+                rows = replace(rows, frame=frame.assign(**{column: frame[column].map(words)}))
+        return rows
 
     def sort(self, *columns: str) -> Results:
         """The rows in rising order of some columns."""
@@ -96,22 +97,21 @@ class Results:
 
     def best(self, per: str, by: str) -> Results:
         """The row with the smallest number ``by`` for each value of the setting ``per``."""
-        if not len(self):
-            return self
-        frame = self.frame.dropna(subset=[by])
-        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()])
+        frame = self._with(by)
+        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()] if len(frame) else frame)
 
     def front(self, x: str, y: str) -> Results:
         """The rows that no other row beats in both numbers: the Pareto front, smaller being better."""
-        if not len(self):
-            return self
-        frame = self.frame.dropna(subset=[x, y]).sort_values([x, y])
-        return replace(self, frame=frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))])
+        frame = self._with(x, y)
+        if len(frame):
+            frame = frame.sort_values([x, y])
+            frame = frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))]
+        return replace(self, frame=frame)
 
     def first(self, setting: str, by: str) -> Any:
         """The setting's value in the row with the smallest number ``by``; None where there are no rows."""
-        rows = self.sort(by)
-        return rows.frame[setting].iloc[0] if len(rows) else None
+        frame = self._with(by)
+        return frame.sort_values(by)[setting].iloc[0] if len(frame) else None
 
     def listed(self, *columns: str) -> str:
         """The rows in words, as "2M 8, DDIM 15"."""
@@ -128,8 +128,8 @@ class Results:
 
         Points follow one another in rising order of the column ``along``, or of x.
         """
-        made = {}
-        for label, rows in self.frame.dropna(subset=[x, y]).groupby(name, sort=False) if len(self) else ():
+        made, frame = {}, self._with(x, y)
+        for label, rows in frame.groupby(name, sort=False) if len(frame) else ():
             rows = rows.sort_values(along or x)
             made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
         return Series(made, self)
@@ -145,7 +145,7 @@ class Results:
     def points(self, *names: str, x: str, y: str) -> Series:
         """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
         made = {}
-        for row in self.frame.dropna(subset=[x, y]).to_dict("records") if len(self) else ():
+        for row in self._with(x, y).to_dict("records"):
             made[" ".join(_plain(row[name]) for name in names)] = (row[x], row[y], row[f"{y}_low"], row[f"{y}_high"])
         return Series(made, self)
 
@@ -168,6 +168,11 @@ class Results:
             {titles.get(name, name): _shown(row, name) for name in columns} for row in self.frame.to_dict("records")
         ]
         return table(rows, caption="; ".join(filter(None, (caption, self._about(), self.note))))
+
+    def _with(self, *numbers: str) -> pandas.DataFrame:
+        """The rows in which these numbers were measured."""
+        known = all(name in self.frame for name in numbers)
+        return self.frame.dropna(subset=list(numbers)) if known else self.frame.iloc[:0]
 
     def _about(self) -> str:
         frame = self.frame
@@ -226,7 +231,7 @@ def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence
 def _shown(row: Mapping[str, Any], name: str) -> Any:
     """A setting as it is; a number as (mean, low, high) where seeds differ."""
     if f"{name}_low" not in row:
-        return row[name]
+        return row.get(name)
     factor = SHOWN.get(name, ("", 1))[1]
     mean, low, high = (row[part] * factor for part in (name, f"{name}_low", f"{name}_high"))
     return mean if low == high or mean != mean else (mean, low, high)

@@ -5,7 +5,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from survey_lib.course import claims
-from survey_lib.course.publishing import notebooks, outputs
+from survey_lib.course.publishing import notebooks, outputs, readme
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
 
@@ -15,7 +15,7 @@ def adopted(ran):
     """The lesson that passed, and its file after it took over the outputs of its run."""
     lesson = notebooks.all_lessons(ran.home)[0]
     before = lesson.path.read_bytes()
-    outputs.adopt(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
+    outputs.commit_outputs(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
     yield lesson, notebooks.read(lesson.path)
     lesson.path.write_bytes(before)
 
@@ -39,25 +39,25 @@ def test_outputs_of_a_failed_run_or_of_other_sources_are_refused(ran):
     passes, fails, _ = notebooks.all_lessons(ran.home)
     executed = notebooks.read(ran.build / "notebooks" / passes.path.name)
     with pytest.raises(ValueError, match="02_fails failed"):
-        outputs.adopt(fails, executed, ran.outcomes[1])
+        outputs.commit_outputs(fails, executed, ran.outcomes[1])
     with pytest.raises(ValueError, match="was changed while it ran"):
-        outputs.adopt(fails, executed, ran.outcomes[0])
+        outputs.commit_outputs(fails, executed, ran.outcomes[0])
 
 
 def test_a_widget_goes_where_a_picture_stands_in():
     picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
     widget = new_output("display_data", data=WIDGET)
-    assert outputs.still([widget, picture]) == [picture]
-    assert outputs.still([widget]) == [widget], "alone it stays: a reader should see that something is missing"
+    assert outputs.strip_outputs([widget, picture]) == [picture]
+    assert outputs.strip_outputs([widget]) == [widget], "alone it stays: a reader should see that something is missing"
 
 
 def test_progress_bars_are_not_committed():
     bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
-    kept = outputs.still([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    kept = outputs.strip_outputs([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
     assert [one.text for one in kept] == ["whole\n"]
 
 
-MARKS = "<!-- {0}: begin (written by `survey outputs`) -->\nold\n<!-- {0}: end -->\n"
+MARKS = "<!-- {0}: begin (written by `survey tables`) -->\nold\n<!-- {0}: end -->\n"
 
 
 @pytest.fixture
@@ -70,26 +70,26 @@ def verdicts():
 def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran, verdicts):
     lessons = notebooks.all_lessons(ran.home)
     before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}after\n"
-    text = outputs.readme(before, lessons, verdicts)
+    text = readme.readme(before, lessons, verdicts)
     assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
     assert "| 01 | 1 | 2 reproduced |" in text
-    assert outputs.readme(text, lessons, verdicts) == text
+    assert readme.readme(text, lessons, verdicts) == text
     with pytest.raises(ValueError, match="needs the two marks"):
-        outputs.readme("no marks", [], verdicts)
+        readme.readme("no marks", [], verdicts)
 
 
 def test_the_list_of_claims_is_a_table_a_lesson(ran, verdicts):
-    page = outputs.claims_page(verdicts, notebooks.all_lessons(ran.home))
+    page = readme.claims_page(verdicts, notebooks.all_lessons(ran.home))
     assert "\n## 01 One that passes\n" in page
     row = "| **some steps**<br>a \\| b. (a study) | `fd: a < b`<br>a: eta 0; b: eta 1 "
     assert row + "| glyphs: reproduced<br>mnist: reproduced | 0.500 [0.400, 0.625]<br>0.500 [0.400, 0.625] |" in page
 
 
 def test_generated_files_are_those_of_the_lessons_claims_and_results():
-    for path, text in outputs.generated().items():
-        assert path.read_text() == text, f"{path.name} is out of date; run: survey claims --write"
+    for path, text in readme.generated().items():
+        assert path.read_text() == text, f"{path.name} is out of date; run: survey tables"
 
 
 def test_lesson_00_shows_counts_and_no_list_of_all_claims():
