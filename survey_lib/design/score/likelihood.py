@@ -1,4 +1,4 @@
-"""What a picture is worth: bits a grey value, by the probability flow of a network (Score-SDE, sec. 4.3)."""
+"""Bits per dimension of images by the probability flow of a denoiser (Score-SDE, sec. 4.3)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from survey_lib.core.integrators import bits_per_dim, log_likelihood
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
-#: Grey values of images in [-1, 1] lie so far apart.
+#: Spacing of the 256 grey values of images in [-1, 1].
 GREY = 2 / 255
 
 
 def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each value of ``images`` in [-1, 1] moved evenly within its own step of grey: a density, no atoms."""
+    """Uniform dequantisation of ``images`` in [-1, 1]: add noise of the width of one grey value, to give a density."""
     noise = torch.rand(images.shape, generator=generator, device=generator.device, dtype=images.dtype)
     return images + (noise.to(images.device) - 0.5) * GREY
 
@@ -29,10 +29,11 @@ def image_bits(
     tolerance: float = 1e-3,
     generator: torch.Generator,
 ) -> Tensor:
-    """Bits a dimension of dequantised ``images`` (B, C, H, W): (B,), with one random probe from ``generator``.
+    """Bits per dimension of dequantised ``images`` (B, C, H, W): (B,), with one random probe from ``generator``.
 
-    The model is the flow from a bell at ``lam = noisiest`` to ``cleanest``, a proper density under every schedule that
-    reaches both, and the same under all of them. Exact up to ``tolerance``; unbiased in the probe.
+    The model is the probability flow from a normal distribution at ``lam = noisiest`` to ``lam = cleanest``. It is a
+    proper density, and the same under every schedule that has both levels. Exact up to ``tolerance``; unbiased in the
+    probe.
     """
     t_min, t_max = (schedule.time(lam).item() for lam in (cleanest, noisiest))
     nats = log_likelihood(
