@@ -38,7 +38,8 @@ def main() -> None:
 
     \b
     survey lessons                              what there is
-    survey lab 01                               open lesson 01 in JupyterLab
+    survey lab 01                               solve lesson 01 in JupyterLab
+    survey lab 01 --solved                      open it with its solutions
     survey run 01 --profile smoke               run it here, without a browser
     survey run 01 -p dataset mnist -p seed 3    with other parameters
     survey run                                  run them all; pages and summary in build/index.html
@@ -120,12 +121,22 @@ def list_lessons() -> None:
 
 @main.command()
 @click.argument("lesson", required=False)
-def lab(lesson) -> None:
-    """Open JupyterLab on a lesson (the first by default)."""
-    from survey_lib.course.publishing import notebooks
+@click.option("--solved", is_flag=True, help="Open the lesson itself, with its solutions.")
+@click.option("--fresh", is_flag=True, help="Begin your copy again; the old one is kept beside it as .bak.")
+def lab(lesson, solved, fresh) -> None:
+    """Open a lesson in JupyterLab to solve it (the first by default).
 
+    What opens is your own copy without solutions, in lab/. What you write there is never overwritten."""
+    from survey_lib.course.publishing import notebooks, workbooks
+
+    if solved and fresh:
+        raise click.UsageError("--fresh is about your copy, which --solved leaves alone; give one of them")
     chosen = notebooks.select([lesson] if lesson else [])[0]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chosen.path)])
+    path = chosen.path
+    if not solved:
+        path, told = workbooks.prepare(chosen, chosen.path.parents[1] / "lab", fresh=fresh)
+        click.echo(told)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path)])
 
 
 @main.command()
@@ -170,7 +181,7 @@ def results(experiment, dataset) -> None:
 @main.command()
 @click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: data/results/local.")
 def ship(folder) -> None:
-    """For authors: fold local results into the tables that come with the course.
+    """For authors: fold local results into the tables of the course.
 
     Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
     from survey_lib.lab.experiments import store
@@ -183,19 +194,21 @@ def ship(folder) -> None:
 @click.argument("lesson", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
 def claims(lesson, dataset) -> None:
-    """Show each claim with its computed verdict."""
+    """Show each claim with our test and its verdict."""
     from survey_lib.course import claims
+    from survey_lib.course.publishing import notebooks
 
-    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None, dataset=dataset)))
+    number = notebooks.select([lesson])[0].number if lesson else None
+    click.echo(str(claims.ledger(number, dataset=dataset)))
 
 
 @main.command()
 @click.argument("lesson")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("assignments"), show_default=True)
 def assignment(lesson, out) -> None:
-    """Make the students' version of a lesson.
+    """Make the students' version of a lesson for a class.
 
-    It holds no solutions, no hidden tests and no outputs."""
+    It holds no solutions, no hidden tests and no outputs, and replaces no notebook with other cells."""
     from survey_lib.course.publishing import assignments
 
     click.echo(f"wrote {assignments.make(lesson, out)}")
@@ -203,28 +216,37 @@ def assignment(lesson, out) -> None:
 
 @main.command()
 @click.argument("lesson", nargs=-1)
-@click.option("--only-readme", is_flag=True, help="Only write the README's map of lessons and table of claims anew.")
-def outputs(lesson, only_readme) -> None:
+def outputs(lesson) -> None:
     """For authors: renew the outputs that lessons carry.
 
-    Runs them with the profile cpu, puts clean outputs into notebooks/, their results into data/results/, and the map
-    of lessons and the table of claims into the README."""
-    from survey_lib.course import claims
+    Runs them with the profile cpu, puts clean outputs into notebooks/ and their results into data/results/, and writes
+    the generated tables."""
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
     from survey_lib.lab.experiments import store
 
-    out, readme = HOME / "build", HOME / "README.md"
-    if not only_readme:
-        # lesson 00 shows what the others measured
-        chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
-        with _results_to(out / "results"):
-            outcomes = _run(chosen, {"profile": "cpu"}, out, None)
-        store.ship(out / "results")
-        for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    ledger = claims.ledger(table=store.load(folder=store.shipped()))
-    write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
+    out = HOME / "build"
+    # lesson 00 shows what the others measured
+    chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
+    with _results_to(out / "results"):
+        outcomes = _run(chosen, {"profile": "cpu"}, out, None)
+    store.ship(out / "results")
+    for one, outcome in zip(chosen, outcomes, strict=True):
+        committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
+    _write_tables()
+
+
+@main.command()
+def tables() -> None:
+    """For authors: write the README's tables and the list of claims (data/claims/README.md) again."""
+    _write_tables()
+
+
+def _write_tables() -> None:
+    from survey_lib.course.publishing import readme
+
+    for path, text in readme.generated().items():
+        write_atomically(path, text.encode())
 
 
 @contextmanager
@@ -322,7 +344,7 @@ def _run(chosen, given, out: Path, timeout):
 
     with bar:
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{index.summary(outcomes, layout.verdict_counts())}\n\nRead them: {pages.write(out)}")
+    click.echo(f"\n{index.summary(outcomes, layout.verdicts())}\n\nRead them: {pages.write(out)}")
     return outcomes
 
 

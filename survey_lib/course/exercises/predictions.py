@@ -12,7 +12,6 @@ questions with what was measured, and beside it the reader's own choice where on
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -41,11 +40,11 @@ class Prediction:
         return self.buttons.value
 
     def choice_of(self, measured: str | float | None) -> str | None:
-        """Return the choice that holds a measured value; None for a value that was not measured.
+        """Return the choice that holds a measured value; None for a value that was not measured, None or NaN.
 
         Raises ValueError for a text that is not among the choices, and TypeError for a number among texts.
         """
-        if measured is None:
+        if measured is None or measured != measured:  # NaN differs from itself
             return None
         if not self.bounds:
             if not isinstance(measured, str):
@@ -53,7 +52,7 @@ class Prediction:
             if measured not in self.choices:
                 raise ValueError(f"{measured!r} is not among the choices of {self.key!r}: {', '.join(self.choices)}")
             return measured
-        if isinstance(measured, str) or math.isnan(measured):
+        if isinstance(measured, str):
             raise ValueError(f"the answer to {self.key!r} is a number; got {measured!r}")
         return self.choices[sum(measured >= bound for bound in self.bounds)]
 
@@ -137,7 +136,7 @@ def predict(
 def compare(predictions: Sequence[Prediction], measured: Mapping[str, str | float | None]) -> Comparison:
     """Set each prediction beside its measured answer.
 
-    measured  : by key a choice, or a number where the choices are ranges; None is shown as "not measured yet"
+    measured  : by key a choice, or a number where the choices are ranges; None or NaN is shown as "not measured yet"
 
     Raises ValueError for a prediction without an entry, and for an answer that is not among the choices.
     """

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import re
+import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from papermill.execute import execute_notebook
 
 from survey_lib.course.publishing.notebooks import Lesson, plain, read, source_hash
 from survey_lib.lab import runtime
+from survey_lib.lab.experiments import store
 
 #: Called before each cell with the lesson, the cell's index, the number of cells, and the heading it stands under.
 OnCell = Callable[[Lesson, int, int, str], None]
@@ -86,12 +89,14 @@ def run(
     """Execute lessons one after the other into ``destination/notebooks``; one that fails does not stop the rest.
 
     ``given`` is checked against every lesson before the first kernel starts: each parameter has to be known
-    to one of them at least, and goes to those that know it. Raises ValueError or TypeError for a bad one.
+    to one of them at least, and goes to those that know it. Raises ValueError or TypeError for a bad one, and OSError
+    where results or checkpoints cannot be kept.
     """
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
     os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
+    refuse_read_only(store.destination(), train=bool(given.get("train")))
     outcomes = []
     for lesson, parameters in plan:
         outcome = run_one(lesson, parameters, destination, on_cell=on_cell, cell_seconds=cell_seconds)
@@ -109,12 +114,16 @@ def run_one(
     on_cell: OnCell | None = None,
     cell_seconds: int | None = None,
 ) -> Outcome:
-    """Execute one lesson; keep its notebook, with the traceback where it failed, and its outcome."""
+    """Execute one lesson; keep its notebook, with the traceback where it failed, and its outcome.
+
+    What processes that were killed have left half-written in ``destination`` is removed.
+    """
     if cell_seconds is None:
         cell_seconds = TRAINING_CELL_SECONDS if parameters.get("train") else CELL_SECONDS
     destination.mkdir(parents=True, exist_ok=True)
+    _sweep_up(destination)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as folder:
+    with tempfile.TemporaryDirectory(prefix=_partial(os.getpid()), dir=destination) as folder:
         partial = Path(folder, f"{lesson.name}.ipynb")
         error = _execute(lesson, parameters, partial, on_cell or (lambda *_: None), cell_seconds)
         notebook = read(partial)
@@ -248,6 +257,46 @@ def refuse_missing_gpu(given: Mapping[str, Any]) -> None:
     profile = given.get("profile", "auto")
     if profile == "gpu" or os.environ.get("SURVEY_PROFILE"):
         runtime.start("any lesson", profile=profile)
+
+
+def refuse_read_only(results: Path, *, train: bool = False) -> None:
+    """Raise OSError before any kernel starts, where the folder of results or of checkpoints cannot be written."""
+    advice = {results: "SURVEY_RESULTS names another folder for results"}
+    if train:
+        from survey_lib.lab.training import recipes  # which loads torch
+
+        advice[recipes.trial_folder(None)] = "without train=True a lesson uses the checkpoints that are there"
+    for folder, way_out in advice.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written ({error.strerror}); {way_out}") from error
+
+
+def _partial(process: int | str = "") -> str:
+    """How the names of half-written folders of this machine begin, or of one of its processes."""
+    return f".partial-{socket.gethostname()}-" + (f"{process}-" if process else "")
+
+
+def _sweep_up(destination: Path) -> None:
+    """Remove half-written notebooks whose process, of this machine, has ended."""
+    for folder in destination.glob(f"{_partial()}*"):
+        process = folder.name.removeprefix(_partial()).partition("-")[0]
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere signal 0 is not a question
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _checks_in(source: str) -> int:

@@ -116,20 +116,26 @@ def run(
     on_done: Callable[[Result], None] = lambda result: None,
     on_tick: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Do what is left of a sweep, ``jobs`` runs at a time (default: one for each core), and return all results.
+    """Do what is left of a sweep and return all results. A run that fails stops no other; Ctrl-C stops all of them.
 
-    ``scheduler`` is the address of a dask scheduler whose workers see the same files; ``again`` does finished runs
-    too; results go to ``folder`` (default: `store.destination`); a cell may take ``cell_seconds``. ``on_start`` gets
-    what was finished before and how many are left, ``on_tick`` is called about every second. A run that fails stops no
-    other; what stops this call (Ctrl-C) stops its runs. Raises OSError or RuntimeError for a scheduler that is not
-    there or has no workers.
+    jobs          : runs at a time; by default one for each core
+    scheduler     : the address of a dask scheduler whose workers see the same files
+    again         : finished runs are done again too
+    folder        : the folder of results; by default `store.destination`
+    cell_seconds  : the longest that a cell may take
+    on_start      : called with the results of finished runs and the number that is left
+    on_done       : called with each result
+    on_tick       : called about every second
+
+    Raises OSError or RuntimeError for a scheduler that is not there or has no workers, and OSError for a folder of
+    results that cannot be written.
     """
-    call = uuid.uuid4().hex
-    if not scheduler:
-        for given in sweep.runs:
+    call, target = uuid.uuid4().hex, (folder or store.destination()).resolve()
+    for given in sweep.runs:
+        if not scheduler:
             runner.refuse_missing_gpu(given)
+        runner.refuse_read_only(target, train=bool(given.get("train")))
     with _cluster(scheduler) if scheduler else _here(jobs or worker.cores()) as (executor, sharing, stop):
-        target = (folder or store.destination()).resolve()
         planned = plan(sweep, destination, target, call=call, slots=sharing, cell_seconds=cell_seconds)
         finished = {} if again else {label: one for label, job in planned.items() if (one := _finished(label, job))}
         left = {label: job for label, job in planned.items() if label not in finished}

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import BridgeOverride, check_generator, check_times
+from survey_lib.core.checks import check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride
 
 #: Priority of masked entries: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.losses import nats_to_bits_per_dim, step_kl, variational_bound
+from survey_lib.core.checks import check_count
+from survey_lib.core.likelihood import bits_per_dim
+from survey_lib.core.losses import step_kl, variational_bound
 from survey_lib.core.protocols import Denoiser, evaluate_both
 
 
@@ -85,8 +87,7 @@ class LogitGuidance:
 
 def chain_steps(count: int, steps: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw ``count`` steps of a chain of ``steps`` equal steps: ``t`` and ``s = t - 1 / steps``, (count,) each."""
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}")
+    check_count("steps", steps)
     number = torch.randint(steps, (count,), generator=generator, device=generator.device).double()
     return (number + 1) / steps, number / steps
 
@@ -143,7 +144,7 @@ def bound_in_bits(
     """
     with torch.no_grad():
         bound = variational_bound(denoiser, corruption, x0, times, cond=cond, generator=generator)
-    return nats_to_bits_per_dim(bound.total, x0)
+    return bits_per_dim(bound.total, x0[0].numel())
 
 
 def _surprise(prediction: Tensor, x0: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser, check_generator, check_times
+from survey_lib.core.checks import check_generator, check_step, check_times
+from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
 
 #: First time of grids for tau-leaping: at t = 1 the rates are infinite.
 START = 0.99
@@ -44,7 +44,7 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
     ``R(y -> x_t) sum_k q(y | k) / q(x_t | k) p(x0 = k | x_t)`` for the prediction ``x0`` (B, ..., S). This is the limit
     of the bridge's posterior for a vanishing step, and exact for the exact prediction.
     """
-    corruption._check_answer(x_t, x0)
+    corruption.check_prediction(x_t, x0)
     likelihood = corruption.likelihood(x_t, t)
     possible = likelihood > 0
     weights = torch.where(possible, x0.double() / torch.where(possible, likelihood, 1), 0)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.checks import check_times, is_pure_noise
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
 from survey_lib.design.score.brownian import BrownianPaths
 
@@ -133,7 +133,7 @@ def _check(schedule: Schedule, start: Tensor, end: Tensor, rtol: float, atol: fl
     if not end < start:
         raise ValueError("a grid that ends at 0 needs a time before it to stop at, such as [1, 1e-3, 0]")
     alpha, sigma = schedule.scales(start)
-    if alpha < PURE_NOISE * sigma:
+    if is_pure_noise(alpha, sigma):
         raise ValueError(
             f"the reverse SDE of {schedule.name} has no finite drift at t = {start:g}: start at an earlier time"
         )

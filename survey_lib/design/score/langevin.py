@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
+from survey_lib.core.checks import check_count, check_times
 from survey_lib.core.exponential import Level, levels, linear_combination
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
 
@@ -46,8 +47,7 @@ def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clea
     ``count`` times from ``u = high`` to ``u = low`` and, with ``clean``, a final 0 for the denoising step of
     Jolicoeur-Martineau et al. 2021. The paper has 10 levels from 1 to 0.01, for data in [0, 1].
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
-        raise ValueError(f"count must be a whole number, at least 2; got {count!r}")
+    check_count("count", count, 2)
     if not 0 < low < high:
         raise ValueError(f"levels must fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
     ends = -torch.tensor([high, low], dtype=torch.float64).log()
@@ -152,7 +152,6 @@ def _step(
 
 
 def _check(steps: int, rate: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number, at least 1; got {steps!r}")
+    check_count("steps", steps)
     if not 0 < rate < 4:
         raise ValueError(f"rate must lie between 0 and 4, beyond which Langevin dynamics diverges; got {rate:g}")

@@ -1,22 +1,20 @@
-"""Bits per dimension of images by the probability flow of a denoiser (Score-SDE, sec. 4.3)."""
+"""Bits per dimension of images, by the probability flow of a network (Score-SDE, sec. 4.3)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from survey_lib.core.integrators import bits_per_dim, log_likelihood
+from survey_lib.core.likelihood import bits_per_dim, log_likelihood
+from survey_lib.core.losses import BYTE_STEP
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
-#: Spacing of the 256 grey values of images in [-1, 1].
-GREY = 2 / 255
-
 
 def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform dequantisation of ``images`` in [-1, 1]: add noise of the width of one grey value, to give a density."""
+    """``images`` in [-1, 1] with uniform noise of one grey step: samples of a density instead of 256 values."""
     noise = torch.rand(images.shape, generator=generator, device=generator.device, dtype=images.dtype)
-    return images + (noise.to(images.device) - 0.5) * GREY
+    return images + (noise.to(images.device) - 0.5) * BYTE_STEP
 
 
 def image_bits(
@@ -31,12 +29,11 @@ def image_bits(
 ) -> Tensor:
     """Bits per dimension of dequantised ``images`` (B, C, H, W): (B,), with one random probe from ``generator``.
 
-    The model is the probability flow from a normal distribution at ``lam = noisiest`` to ``lam = cleanest``. It is a
-    proper density, and the same under every schedule that has both levels. Exact up to ``tolerance``; unbiased in the
-    probe.
+    The model is the flow from ``N(0, sigma^2 I)`` at ``lam = noisiest`` to ``cleanest``: a proper density, the same
+    under every schedule that reaches both. Exact up to ``tolerance``; unbiased in the probe.
     """
     t_min, t_max = (schedule.time(lam).item() for lam in (cleanest, noisiest))
     nats = log_likelihood(
         denoiser, schedule, images, rtol=tolerance, atol=tolerance, t_min=t_min, t_max=t_max, generator=generator
     )
-    return bits_per_dim(nats, images[0].numel(), width=256 * GREY)
+    return bits_per_dim(-nats, images[0].numel(), bin_width=BYTE_STEP)

@@ -58,12 +58,22 @@ class Evaluator:
     held_out_net: nn.Module
 
     @classmethod
-    def load(cls, dataset: str, count: int, *, device: str = "cpu", root: Path | None = None) -> Evaluator:
-        """The first ``2 count`` test images of a data set and its two classifiers of clean images.
+    def load(
+        cls,
+        dataset: str,
+        count: int,
+        *,
+        test: ImageSet | None = None,
+        device: str = "cpu",
+        root: Path | None = None,
+    ) -> Evaluator:
+        """The first ``2 count`` test images of a data set, or those given, and its two classifiers of clean images.
 
-        Raises ValueError where the data set has fewer.
+        Raises ValueError where there are fewer.
         """
-        test = load(dataset, split="test", count=2 * count)
+        test = load(dataset, split="test", count=2 * count) if test is None else test.take(slice(2 * count))
+        if len(test) < 2 * count:
+            raise ValueError(f"{count} images on each side need {2 * count} test images; there are {len(test)}")
         nets = (checkpoints.load(f"{dataset}_{role}", device=device, root=root) for role in ("features", "features2"))
         return cls(test, *nets)
 
@@ -104,8 +114,13 @@ class Evaluator:
         """Quality of N images, uint8 or floats that are clamped to [-1, 1].
 
         ``fd, fd_held_out, precision, recall, density, coverage, floor`` and, with labels (N,), ``accuracy``: the
-        fraction in which the held-out classifier sees the label. Raises ValueError for NaN and for another N.
+        fraction in which the held-out classifier sees the label. Raises ValueError for images that are not finite, for
+        another N, and for labels of another shape.
         """
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise ValueError(f"labels are one for each of {len(images)} images; got shape {tuple(labels.shape)}")
+        if broken := _broken(images):
+            raise ValueError(f"{broken} of {len(images)} images hold NaN or infinity: the sampler diverged")
         images = images.clamp(-1, 1) if images.is_floating_point() else images
         seen = metrics.features(self.feature_net, images)
         quality = {
@@ -116,8 +131,7 @@ class Evaluator:
             "floor": self.floor["fd"],
         }
         if labels is not None:
-            named = metrics.classify(self.held_out_net, images)[0]
-            quality["accuracy"] = float((named == labels.cpu()).double().mean())
+            quality["accuracy"] = metrics.label_accuracy(self.held_out_net, images, labels)
         return quality
 
     def measure(
@@ -129,16 +143,16 @@ class Evaluator:
     ) -> Measurement:
         """Draw N images with ``sample(*denoisers, *classifiers)``, count, time and score.
 
-        Evaluations are those of the denoisers, MACs those of all networks, gradients with respect to x included.
-        Images that are not finite have no quality but the fraction ``diverged``.
+        Evaluations are those of the denoisers. MACs are those of all networks, and of gradients with respect to x where
+        the sampler enables them. If some images are not finite, the only quality is their fraction ``diverged``.
         """
         counted = [cost.CountCalls(one) for one in denoisers]
         others = [cost.CountCalls(one) for one in classifiers]
-        with cost.measure(self.device) as run:
+        with torch.no_grad(), cost.measure(self.device) as run:
             images = sample(*counted, *others)
         n = len(images)
-        diverged = 1 - float(images.flatten(1).isfinite().all(1).double().mean()) if images.is_floating_point() else 0.0
-        quality = {"diverged": diverged} if diverged else self.score(images, labels)
+        broken = _broken(images)
+        quality = {"diverged": broken / n} if broken else self.score(images, labels)
         evaluations = sum(one.examples for one in counted) / n
         macs = sum(one.macs for one in (*counted, *others)) / n
         return Measurement(images, quality, evaluations, round(macs), run.cost.core_seconds / n)
@@ -150,3 +164,8 @@ class Evaluator:
     @cached_property
     def _held_out(self) -> Tensor:
         return metrics.features(self.held_out_net, self.test.images[: self.count])
+
+
+def _broken(images: Tensor) -> int:
+    """The number of images that are not finite."""
+    return int((~images.flatten(1).isfinite()).any(1).sum())

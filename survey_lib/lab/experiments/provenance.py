@@ -6,7 +6,7 @@ the fingerprint, in three parts that are compared one by one:
 * **library**: the modules of the package that the cells import, directly or through other modules. Left out are
   ``course`` and what only shows or records numbers (`PRESENTATION`).
 * **cells**: the lesson's code cells from the first to the last that names the experiment, as ``"25.samplers"``.
-* **checkpoints**: the weights of the data set that these cells name.
+* **checkpoints**: the weights of the data set that these cells name, and those that an `Evaluator` loads for them.
 
 Comments, docstrings, blank lines, imports of the package's own modules and the places where cells end do not count, so
 a module may move without making results old. The fingerprint is that of the files on disk.
@@ -33,6 +33,7 @@ PACKAGE = Path(survey_lib.__file__).parent
 #: The packages whose code decides numbers, and what in them does not.
 PACKAGES = ("core", "nets", "design", "process", "lab")
 PRESENTATION = ("lab/plots/", "lab/widgets/", "lab/experiments/")
+_EVALUATOR = PACKAGE / "lab" / "evaluation" / "evaluator.py"
 
 
 class Fingerprint(NamedTuple):
@@ -111,10 +112,11 @@ def _fingerprint(lesson: str, dataset: str, experiment: str, home: Path) -> Fing
     cells = _cells(path, experiment) if path.exists() else []
     files = modules(cells) if path.exists() else [file for file in sorted(PACKAGE.rglob("*.py")) if _decides(file)]
     loads = PACKAGE / "lab/training/checkpoints.py" in files
+    naming = [*map(strip_comments, cells), *(_code(file) for file in files if file == _EVALUATOR)]
     return Fingerprint(
         library=_digest(sorted(map(_code, files))),
         cells=_digest(["\n".join(map(strip_comments, cells))]),
-        checkpoints=_digest(_weights(cells, dataset, home) if loads else ()),
+        checkpoints=_digest(_weights("\n".join(naming), dataset, home) if loads else ()),
     )
 
 
@@ -161,12 +163,11 @@ def _decides(file: Path) -> bool:
     return name.split("/")[0] in PACKAGES and not name.startswith(PRESENTATION)
 
 
-def _weights(cells: list[str], dataset: str, home: Path) -> list[str]:
-    """Name and hash of each checkpoint of a data set that the cells name; of all where they name none."""
+def _weights(code: str, dataset: str, home: Path) -> list[str]:
+    """Name and hash of each checkpoint of a data set that the code names; of all where it names none."""
     prefix = f"{Path(dataset).name}_"
     manifests = sorted((home / "data" / "checkpoints").glob(f"{glob.escape(prefix)}*.json"))
-    text = "\n".join(map(strip_comments, cells))
-    named = [path for path in manifests if re.search(rf"(?<![a-zA-Z0-9]){re.escape(path.stem[len(prefix) :])}\b", text)]
+    named = [path for path in manifests if re.search(rf"(?<![a-zA-Z0-9]){re.escape(path.stem[len(prefix) :])}\b", code)]
     return [part for path in named or manifests for part in (path.stem, json.loads(path.read_bytes())["sha256"])]
 
 

@@ -82,13 +82,14 @@ class Results:
 
         ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
         """
-        frame = self.frame
+        rows = self
         for column, words in names.items():
-            frame = self.at(**{column: tuple(words)}).frame
-            places = {value: place for place, value in enumerate(words)}
-            frame = frame.sort_values(column, key=lambda values, places=places: values.map(places), kind="stable")
-            frame = frame.assign(**{column: frame[column].map(words)})
-        return replace(self, frame=frame)
+            rows = rows.at(**{column: tuple(words)})
+            if len(rows):
+                places = {value: place for place, value in enumerate(words)}
+                frame = rows.frame.iloc[rows.frame[column].map(places).argsort(kind="stable")]
+                rows = replace(rows, frame=frame.assign(**{column: frame[column].map(words)}))
+        return rows
 
     def sort(self, *columns: str) -> Results:
         """The rows in rising order of some columns."""
@@ -96,22 +97,21 @@ class Results:
 
     def best(self, per: str, by: str) -> Results:
         """The row with the smallest number ``by`` for each value of the setting ``per``."""
-        if not len(self):
-            return self
-        frame = self.frame.dropna(subset=[by])
-        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()])
+        frame = self._with(by)
+        return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()] if len(frame) else frame)
 
     def front(self, x: str, y: str) -> Results:
         """The rows that no other row beats in both numbers: the Pareto front, smaller being better."""
-        if not len(self):
-            return self
-        frame = self.frame.dropna(subset=[x, y]).sort_values([x, y])
-        return replace(self, frame=frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))])
+        frame = self._with(x, y)
+        if len(frame):
+            frame = frame.sort_values([x, y])
+            frame = frame[frame[y] < frame[y].cummin().shift(fill_value=float("inf"))]
+        return replace(self, frame=frame)
 
     def first(self, setting: str, by: str) -> Any:
         """The setting's value in the row with the smallest number ``by``; None where there are no rows."""
-        rows = self.sort(by)
-        return rows.frame[setting].iloc[0] if len(rows) else None
+        frame = self._with(by)
+        return frame.sort_values(by)[setting].iloc[0] if len(frame) else None
 
     def listed(self, *columns: str) -> str:
         """The rows in words, as "2M 8, DDIM 15"."""
@@ -123,18 +123,29 @@ class Results:
         frame = self.at(**settings).frame
         return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
 
-    def curves(self, name: str, x: str, y: str) -> Series:
-        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it."""
-        made = {}
-        for label, rows in self.frame.dropna(subset=[x, y]).groupby(name, sort=False) if len(self) else ():
-            rows = rows.sort_values(x)
+    def curves(self, name: str, x: str, y: str, along: str | None = None) -> Series:
+        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it.
+
+        Points follow one another in rising order of the column ``along``, or of x.
+        """
+        made, frame = {}, self._with(x, y)
+        for label, rows in frame.groupby(name, sort=False) if len(frame) else ():
+            rows = rows.sort_values(along or x)
             made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
+        return Series(made, self)
+
+    def trends(self, x: str, *numbers: str) -> Series:
+        """``{number: (x, number, low, high)}``: curves of several numbers of the same rows."""
+        made = {}
+        for number in numbers if len(self) else ():
+            rows = self.frame.dropna(subset=[x, number]).sort_values(x)
+            made[number] = tuple(rows[column].tolist() for column in (x, number, f"{number}_low", f"{number}_high"))
         return Series(made, self)
 
     def points(self, *names: str, x: str, y: str) -> Series:
         """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
         made = {}
-        for row in self.frame.dropna(subset=[x, y]).to_dict("records") if len(self) else ():
+        for row in self._with(x, y).to_dict("records"):
             made[" ".join(_plain(row[name]) for name in names)] = (row[x], row[y], row[f"{y}_low"], row[f"{y}_high"])
         return Series(made, self)
 
@@ -157,6 +168,11 @@ class Results:
             {titles.get(name, name): _shown(row, name) for name in columns} for row in self.frame.to_dict("records")
         ]
         return table(rows, caption="; ".join(filter(None, (caption, self._about(), self.note))))
+
+    def _with(self, *numbers: str) -> pandas.DataFrame:
+        """The rows in which these numbers were measured."""
+        known = all(name in self.frame for name in numbers)
+        return self.frame.dropna(subset=list(numbers)) if known else self.frame.iloc[:0]
 
     def _about(self) -> str:
         frame = self.frame
@@ -215,7 +231,7 @@ def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence
 def _shown(row: Mapping[str, Any], name: str) -> Any:
     """A setting as it is; a number as (mean, low, high) where seeds differ."""
     if f"{name}_low" not in row:
-        return row[name]
+        return row.get(name)
     factor = SHOWN.get(name, ("", 1))[1]
     mean, low, high = (row[part] * factor for part in (name, f"{name}_low", f"{name}_high"))
     return mean if low == high or mean != mean else (mean, low, high)

@@ -5,23 +5,17 @@
     save("01.steps", run, {"steps": 20}, quality={"fd": 3.1}, images=2000, evaluations=20)
     rows = load("01.steps")
 
-``data/results/EXPERIMENT.csv`` holds the shipped rows, in the columns
-
-    dataset, seed, images, <settings>, evaluations, macs, core_seconds, <quality>, run
-
-where ``images`` is the N behind the quality numbers, costs are those of one image, and ``run`` is a key of
-``runs.csv``: lesson, profile, device, date, versions, and the fingerprint of the code (`provenance`). What this machine
-measures goes to ``data/results/local/``, or to the folder that SURVEY_RESULTS names, one file a measurement, written
-atomically. A local row replaces the shipped row of the same data set, seed, N, settings and profile. `ship` folds local
-files into the CSVs.
+``data/results/EXPERIMENT.csv`` holds the shipped rows (`tables`): data set, seed, the N (``images``) behind the quality
+numbers, settings, costs of one image, quality, and the run that made them: lesson, profile, device, date, versions, and
+the fingerprint of the code (`provenance`). What this machine measures goes to ``data/results/local/``, or to the folder
+that SURVEY_RESULTS names, one file a measurement, written atomically. A local row replaces the shipped row of the same
+data set, seed, N, settings and profile. `ship` folds local files into the CSVs.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import json
 import math
 import os
@@ -35,16 +29,13 @@ from typing import TYPE_CHECKING, Any
 
 import survey_lib
 from survey_lib.lab import runtime
-from survey_lib.lab.experiments import provenance
+from survey_lib.lab.experiments import provenance, tables
+from survey_lib.lab.experiments.tables import COST, ROW, RUN
 
 if TYPE_CHECKING:
     import pandas
 
-ROW = ("dataset", "seed", "images")
-COST = ("evaluations", "macs", "core_seconds")
-RUN = ("run", "lesson", "profile", "device", "date", "python", "torch", "survey_lib", "code")
 _RESERVED = {*ROW, *COST, *RUN, "experiment", "stale"}
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 
 
 def shipped() -> Path:
@@ -84,18 +75,13 @@ def save(
     settings, quality = dict(settings), dict(quality)
     if clash := (set(settings) & set(quality)) | (_RESERVED & (set(settings) | set(quality))):
         raise ValueError(f"these names stand for two things in one result: {', '.join(sorted(clash))}")
-    for name, value in settings.items():
-        if not isinstance(value, str | int | float):
-            raise TypeError(f"the setting {name} is {value!r}; a text, a number or a bool is accepted")
-        if isinstance(value, str) and _value(value) != value:
-            raise ValueError(f'the setting {name} is the text "{value}"; give a number or a bool as itself')
     cost = {"evaluations": evaluations, "macs": macs, "core_seconds": core_seconds}
     row = {
         "experiment": experiment,
         "dataset": run.dataset,
         "seed": run.seed,
         "images": images,
-        "settings": settings,
+        "settings": {name: _setting(name, value) for name, value in settings.items()},
         **{name: None if value is None else _number(name, value) for name, value in cost.items()},
         "quality": {name: _number(name, value) for name, value in quality.items()},
         "run": _circumstances(experiment, run),
@@ -124,8 +110,9 @@ def rows(experiment: str | None = None, *, folder: Path | None = None) -> list[d
     ``folder`` holds the local files, by default `destination`. A damaged local file is left out with a warning; a
     damaged CSV raises ValueError.
     """
-    both = (*_read_shipped(experiment), *_read_local(folder or destination(), experiment))
-    return list({_key(row): row for row in both}.values())
+    found = _newest(tables.read(shipped(), experiment))
+    found |= {_key(row): row for row in _read_local(folder or destination(), experiment)}
+    return list(found.values())
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +128,7 @@ def select(name: str | None = None) -> list[str]:
     Raises ValueError with a name that is near, where there is none.
     """
     local = (path.parent.name for path in destination().glob("*/*.json"))
-    found = sorted({path.stem for path in shipped().glob("*.csv")} - {"runs"} | set(local))
+    found = sorted({*tables.names(shipped()), *local})
     if name is None:
         return found
     lesson = f"{name.zfill(2)[:2]}." if name[:1].isdigit() and "." not in name else name
@@ -159,22 +146,15 @@ def stale(row: Mapping[str, Any]) -> str:
 def ship(folder: Path | None = None) -> list[str]:
     """Fold the local results of a folder into the CSVs, for authors; returns the names of the experiments that changed.
 
-    Smoke runs stay behind. Of rows of the same key the newest stays. Each file is replaced whole, local files are
-    deleted after that, and doing it again changes nothing: a run that is stopped loses nothing.
+    Smoke runs stay behind. Of rows of the same key the newest stays. Each file is replaced whole and
+    local files are deleted last: a call that is stopped loses nothing, and another one completes it.
     """
     local = [row for row in _read_local(folder or destination(), None) if row["run"]["profile"] != "smoke"]
-    changed = sorted({row["experiment"] for row in local})
-    kept = {}
-    for row in sorted((*_read_shipped(None), *local), key=lambda row: row["run"]["date"]):
-        kept[_key(row)] = row
-    runs = {_run_id(row["run"]): row["run"] for row in kept.values()}
-    lines = sorted([[key, *(run[name] for name in RUN[1:])] for key, run in runs.items()], key=lambda line: line[1:])
-    _write_csv(shipped() / "runs.csv", [RUN, *lines])
-    for name in sorted({row["experiment"] for row in kept.values()}):
-        _write_csv(shipped() / f"{name}.csv", _lines([row for row in kept.values() if row["experiment"] == name]))
+    old = tables.read(shipped())
+    tables.write(shipped(), list(_newest([*old, *local]).values()), old)
     for row in local:
         Path(row["path"]).unlink(missing_ok=True)
-    return changed
+    return sorted({row["experiment"] for row in local})
 
 
 # ------------------------------------------------------------------ rows
@@ -199,7 +179,7 @@ def _circumstances(experiment: str, run: runtime.Run) -> dict[str, str]:
 
 
 def _key(row: Mapping[str, Any]) -> tuple:
-    settings = tuple(sorted((name, _text(value)) for name, value in row["settings"].items()))
+    settings = tuple(sorted((name, tables.text(value)) for name, value in row["settings"].items()))
     return (row["experiment"], *(row[name] for name in ROW), row["run"]["profile"], settings)
 
 
@@ -210,7 +190,24 @@ def _file_name(row: Mapping[str, Any]) -> str:
     return f"{dataset}-{row['run']['profile']}-seed{row['seed']}-{key}.json"
 
 
-def _number(name: str, value: Any) -> float:
+def _newest(rows: Iterable[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
+    """The rows by key, the later of two with the same date."""
+    kept: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        if (key := _key(row)) not in kept or row["run"]["date"] >= kept[key]["run"]["date"]:
+            kept[key] = row
+    return kept
+
+
+def _setting(name: str, value: Any) -> str | int | float:
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"the setting {name} is {value!r}; a text, a number or a bool is accepted")
+    if isinstance(value, str) and tables.value(value) != value:
+        raise ValueError(f'the setting {name} is the text "{value}"; give a number or a bool as itself')
+    return value if isinstance(value, str | bool) else _number(name, value)
+
+
+def _number(name: str, value: Any) -> int | float:
     if isinstance(value, bool) or (not isinstance(value, int | float) and not hasattr(value, "item")):
         raise TypeError(f"{name} is {value!r}; a number is accepted")
     if not math.isfinite(value := value if isinstance(value, int) else float(value)):
@@ -226,96 +223,19 @@ def _read_local(folder: Path, experiment: str | None) -> list[dict[str, Any]]:
     for path in sorted(folder.glob(f"{glob.escape(experiment) if experiment else '*'}/*.json")):
         try:
             row = json.loads(path.read_bytes())
-            flat(row)  # reads every part
+            _check(row)
             found.append(row | {"path": str(path)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             warnings.warn(f"{path} is not a result and is left out ({what})", stacklevel=3)
     return found
 
 
-# ------------------------------------------------------------------ shipped files
-
-
-def _read_shipped(experiment: str | None) -> list[dict[str, Any]]:
-    paths = sorted(shipped().glob("*.csv")) if experiment is None else [shipped() / f"{experiment}.csv"]
-    paths = [path for path in paths if path.stem != "runs" and path.exists()]
-    if not paths:
-        return []
-    runs = {line["run"]: {name: line[name] for name in RUN[1:]} for line in _read_csv(shipped() / "runs.csv")}
-    return [_row(path, line, runs) for path in paths for line in _read_csv(path)]
-
-
-def _row(path: Path, line: Mapping[str, str], runs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    try:
-        columns = list(line)
-        first, last = columns.index(COST[0]), columns.index(COST[-1])
-        own = {name: _value(text) for name, text in line.items()}
-        return {
-            "experiment": path.stem,
-            "dataset": line["dataset"],
-            "seed": int(line["seed"]),
-            **{name: own[name] for name in ("images", *COST)},
-            "settings": {name: own[name] for name in columns[len(ROW) : first] if line[name]},
-            "quality": {name: own[name] for name in columns[last + 1 : -1] if line[name]},
-            "run": runs[line["run"]],
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: a row has {error!r}; restore the file") from error
-
-
-def _lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows of one experiment with their header, in a fixed order."""
-    settings, quality = (
-        list(dict.fromkeys(name for row in rows for name in row[part])) for part in ("settings", "quality")
-    )
-    lines = [
-        [
-            *(_text(row[name]) for name in ROW),
-            *(_text(row["settings"].get(name)) for name in settings),
-            *(_text(row[name]) for name in COST),
-            *(_text(row["quality"].get(name)) for name in quality),
-            _run_id(row["run"]),
-        ]
-        for row in rows
-    ]
-    return [[*ROW, *settings, *COST, *quality, "run"], *sorted(lines, key=lambda line: list(map(_order, line)))]
-
-
-def _run_id(run: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([run[name] for name in RUN[1:]]).encode()).hexdigest()[:6]
-
-
-def _value(text: str) -> Any:
-    """A cell as it was given: an int, a float, a bool, a text, or None for an empty cell."""
-    if text in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[text]
-    if not _NUMBER.fullmatch(text):
-        return text
-    return float(text) if set(text) & set(".e") else int(text)
-
-
-def _text(value: Any) -> str:
-    """Six significant digits, and a point in every float: 1.0 stays a float."""
-    if isinstance(value, float):
-        text = f"{value:.6g}"
-        return text if set(text) & set(".e") else f"{text}.0"
-    return "" if value is None else str(value)
-
-
-def _order(text: str) -> tuple[bool, float, str]:
-    return (False, float(text), "") if _NUMBER.fullmatch(text) else (True, 0.0, text)
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); restore the file") from error
-
-
-def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    runtime.write_atomically(path, text.getvalue().encode())
+def _check(row: Mapping[str, Any]) -> None:
+    """Raise one of the usual errors for a row that lacks a part, or has one that `save` does not accept."""
+    flat(row)
+    _key(row)
+    for name, value in row["settings"].items():
+        _setting(name, value)
+    for name, value in (row["quality"] | {name: row[name] for name in COST if row[name] is not None}).items():
+        _number(name, value)

@@ -19,7 +19,7 @@ from survey_lib.course import cli
 from survey_lib.course.publishing import notebooks
 from survey_lib.course.sweeps import sweep, worker
 from survey_lib.lab import runtime
-from survey_lib.lab.experiments import provenance, records
+from survey_lib.lab.experiments import provenance, store
 
 FILE = 'lesson: "01"\nparameters: {profile: smoke}\ngrid: {seed: [0, 1, 2]}\n'
 SHIPPED = sorted((runtime.HOME / "data" / "sweeps").glob("*.yml"))
@@ -37,11 +37,11 @@ def here(course, monkeypatch):
     course.file.write_text(FILE)
     course.write()
 
-    def sweep(**options):
+    def run(**options):
         provenance._fingerprint.cache_clear()
         return sweep.run(sweep.read(course.file), course.build, jobs=2, **options)
 
-    course.sweep = sweep
+    course.sweep = run
     yield course
     provenance._fingerprint.cache_clear()
 
@@ -92,7 +92,7 @@ def test_what_decides_a_run_is_told_from_what_does_not(here, played, monkeypatch
     assert all(one.before for one in here.sweep())
     here.write(body=("answer = seed + 2", "assert answer > seed"))
     assert not any(one.before for one in here.sweep())
-    assert not any(one.before for one in here.sweep(folder=records.shipped()))
+    assert not any(one.before for one in here.sweep(folder=store.shipped()))
     assert {job.environment["SURVEY_RESULTS"] for job in played[:3]} == {str(here.home / "data/results/local")}
     assert {job.environment["SURVEY_RESULTS"] for job in played[-3:]} == {str(here.home / "data/results")}
 

@@ -172,7 +172,7 @@ def test_steps_of_a_chain_are_all_drawn() -> None:
     t, s = discrete.chain_steps(500, 4, generator=generator())
     assert torch.equal(s.unique(), torch.tensor([0, 0.25, 0.5, 0.75]).double())
     torch.testing.assert_close(t - s, torch.full((500,), 0.25).double())
-    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="steps is at least 1; got 0"):
         discrete.chain_steps(5, 0, generator=generator())
 
 

@@ -58,11 +58,11 @@ def test_the_library_is_what_the_cells_import_directly_or_through_others():
     assert "lab/evaluation/metrics.py" not in names
 
 
-def test_of_the_course_its_trainings_count_and_what_they_import():
-    cells = ["from survey_lib.course import records"]
+def test_trainings_count_and_what_they_import():
+    cells = ["from survey_lib.course import records", "from survey_lib.lab.training import recipes"]
     names = {path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.modules(cells)}
     assert {
-        "lab/training/trainings.py",
+        "lab/training/recipes/discrete.py",
         "design/discrete/denoisers.py",
         "lab/training/trainer.py",
         "nets/transformer.py",

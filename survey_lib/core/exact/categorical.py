@@ -1,4 +1,4 @@
-"""A law over a few categories, written out in full: exact posteriors by enumeration. Import it from `exact`."""
+"""A joint distribution of a few categories as a table, with exact posteriors by enumeration."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_generator, holds
 from survey_lib.core.protocols import Denoiser
 
 
 class CategoricalTable:
-    """A joint law of L variables with K categories each, as a table of K^L probabilities.
+    """Joint distribution of L variables with K categories each, as a table of K^L probabilities.
 
-    probabilities: L dimensions of size K, not negative, normalised here. ``x`` is (B, L) of integers. With L = 1 the
-    sampling loop reproduces the law exactly; with L > 1 a bridge draws the variables of a step independently of one
-    another, so that only many small steps do.
+    ``x`` is (B, L) of integers. With L = 1 the sampling loop reproduces the distribution exactly; with L > 1 a bridge
+    draws the variables of a step independently, so that the loop is exact only in the limit of many small steps.
+
+    probabilities: L dimensions of size K, not negative, normalised here.
     """
 
     def __init__(self, probabilities: Tensor) -> None:
         table = torch.as_tensor(probabilities, dtype=torch.float64)
         if table.ndim == 0 or len(set(table.shape)) != 1 or not ((table >= 0).all() and table.sum() > 0):
             raise ValueError(
-                f"a table has L equal dimensions of probabilities, none negative; got {tuple(table.shape)}"
+                f"a table has L equal dimensions of probabilities, none negative; got shape {tuple(table.shape)}"
             )
         self.probabilities, self.event = table / table.sum(), torch.Size([table.ndim])
 
@@ -30,8 +32,8 @@ class CategoricalTable:
         """``p(x0 | x_t)`` over whole tables: (B, K, ..., K) in float64."""
         joint, flat = self._joint(x_t, t, corruption), (len(x_t),) + (1,) * self.probabilities.ndim
         total = joint.flatten(1).sum(1)
-        if not (total > 0).all():
-            raise ValueError("x_t holds a state that this law cannot reach at this time")
+        if not holds(total > 0):
+            raise ValueError("x_t holds a state of probability 0 at this time")
         return joint / total.reshape(flat)
 
     def denoiser(self, corruption: Any) -> Denoiser:
@@ -45,15 +47,14 @@ class CategoricalTable:
         return denoise
 
     def log_prob(self, x: Tensor, t: Tensor | float = 0.0, corruption: Any = None) -> Tensor:
-        """``log p_t(x)`` (B,) in nats; minus infinity for what cannot occur."""
+        """``log p_t(x)`` (B,) in nats; minus infinity for impossible states."""
         if corruption is None:
             return self.probabilities.to(x.device)[tuple(x.long().T)].log()
         return self._joint(x, t, corruption).flatten(1).sum(1).log()
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` draws, (n, L) of int64, on the generator's device."""
-        if generator is None:
-            raise ValueError("sampling draws random numbers: pass generator=torch.Generator().manual_seed(seed)")
+        generator = check_generator(generator)
         flat = self.probabilities.flatten().to(generator.device)
         index = torch.multinomial(flat, n, replacement=True, generator=generator)
         return torch.stack(torch.unravel_index(index, self.probabilities.shape), dim=1)
@@ -61,12 +62,12 @@ class CategoricalTable:
     def _joint(self, x_t: Tensor, t: Tensor | float, corruption: Any) -> Tensor:
         """``p(x0) prod_i q(x_t_i | x0_i)``: (B, K, ..., K)."""
         if x_t.ndim != 2 or x_t.shape[1:] != self.event or x_t.is_floating_point():
-            raise ValueError(f"this law lives on integers of shape (B, {self.event[0]}); got {tuple(x_t.shape)}")
+            raise ValueError(f"x_t is integers of shape (B, {self.event[0]}) here; got {x_t.dtype} {tuple(x_t.shape)}")
         matrix = corruption.matrix(torch.zeros((), dtype=torch.float64), torch.as_tensor(t, dtype=torch.float64))
         if matrix.shape[-1] != len(self.probabilities):
             have, want = len(self.probabilities), matrix.shape[-1]
             raise ValueError(
-                f"this table has {have} categories, the corruption {want}: a mask is one, of probability 0"
+                f"this table has {have} categories, the corruption {want}: a mask counts, with probability 0"
             )
         columns = matrix.double().to(x_t.device).mT.expand(len(x_t), -1, -1)  # [b, to, from]
         joint = self.probabilities.to(x_t.device)
