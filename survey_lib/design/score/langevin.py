@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.checks import check_count, check_times
+from survey_lib.core.checks import check_cond, check_count, check_start, check_state
 from survey_lib.core.exponential import Level, levels, linear_combination
 from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.samplers import langevin_step
@@ -47,7 +47,7 @@ def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clea
     ``count`` times from ``u = high`` to ``u = low`` and, with ``clean``, a final 0 for the denoising step of
     Jolicoeur-Martineau et al. 2021. The paper has 10 levels from 1 to 0.01, for data in [0, 1].
     """
-    check_count("count", count, 2)
+    check_count("the number of noise levels", count, 2)
     if not 0 < low < high:
         raise ValueError(f"levels must fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
     ends = -torch.tensor([high, low], dtype=torch.float64).log()
@@ -82,6 +82,8 @@ def langevin(
     Evaluations: ``steps``.
     """
     (level,) = levels(schedule, torch.as_tensor(t, dtype=torch.float64).reshape(1))
+    check_state(x)
+    cond = check_cond(cond, x)
     _check(steps, rate)
     if level.sigma == 0:
         raise ValueError("the score is undefined at sigma = 0: pass a time with sigma > 0")
@@ -119,7 +121,8 @@ def annealed_langevin(
 
     Evaluations: ``levels * steps``, and one more if the grid ends at 0.
     """
-    grid = levels(schedule, check_times(times))
+    times, cond = check_start(x, times, cond, generator)
+    grid = levels(schedule, times)
     _check(steps, rate)
     if not math.isfinite(grid[0].lam):
         raise ValueError("the level sigma / alpha is infinite at alpha = 0: start at an earlier time")

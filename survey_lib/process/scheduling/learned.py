@@ -89,7 +89,7 @@ class StepNetwork(nn.Module):
 
     def forward(self, steps: int) -> Tensor:
         """A grid of ``steps`` steps, (steps + 1,) falling to 0; differentiable in the network's parameters."""
-        check_count("steps", steps, 2)
+        check_count("the number of steps of a step network", steps, 2)
         lam = torch.tensor(self.origin, dtype=torch.float64)
         end = self.origin + self.span * F.softplus(self._evaluate(lam, steps)[1] + math.log(math.e - 1))
         levels = [lam]

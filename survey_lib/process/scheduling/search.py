@@ -137,7 +137,7 @@ def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
     Align-your-steps (Sabour et al. 2024) uses one search for every number of steps in this way. The first and the last
     finite lam stay, and so do a first time of pure noise and the end. Raises ValueError for fewer than 2 steps.
     """
-    check_count("steps", steps, 2)
+    check_count("the number of steps of a resampled grid", steps, 2)
     times = check_times(times)
     if steps == len(times) - 1:
         return times

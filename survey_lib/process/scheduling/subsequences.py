@@ -24,8 +24,7 @@ def subsequence(chain: Tensor, steps: int, power: int = 1) -> Tensor:
     the trajectory begins at pure noise. Raises ValueError for more steps than the chain has.
     """
     chain = check_times(chain)
-    if check_count("steps", steps) >= len(chain):
-        raise ValueError(f"a sub-sequence of {len(chain) - 1} steps has 1 to {len(chain) - 1} steps; got {steps!r}")
+    check_count("the number of steps of a sub-sequence", steps, high=len(chain) - 1)
     _check_power(power)
     fraction = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** power
     return nearest(chain, (len(chain) - 1) * (1 - fraction))
@@ -60,7 +59,7 @@ def variance_grid(steps: int, schedule: Schedule, power: int = 1, first: float =
     Raises ValueError if even ``steps`` variances of ``first`` exceed the schedule's noise, and for a schedule that does
     not preserve the variance or has alpha = 0 at t = 1.
     """
-    check_count("steps", steps, 2)
+    check_count("the number of steps of a variance grid", steps, 2)
     _check_power(power)
     alpha, sigma = (value.item() for value in schedule.scales(1.0))
     if is_pure_noise(alpha, sigma) or not math.isclose(alpha**2 + sigma**2, 1, abs_tol=1e-9):

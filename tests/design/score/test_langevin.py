@@ -128,7 +128,7 @@ def test_one_low_level_never_learns_which_peak_is_heavier_and_the_ladder_does():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (lambda: noise_times(1, edm(), high=1.0, low=0.1), "count is at least 2; got 1"),
+        (lambda: noise_times(1, edm(), high=1.0, low=0.1), "the number of noise levels is at least 2; got 1"),
         (lambda: noise_times(4, edm(), high=0.1, low=1.0), "fall from high to low"),
         (lambda: noise_times(4, vp_linear(), high=500.0, low=1.0), "at most; got high = 500"),
         (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.0, steps=3), "undefined at sigma = 0"),
