@@ -190,5 +190,5 @@ def _check(name: str, value: Any, default: Any) -> Any:
         return runtime.require(name, value, str, choices=("auto", *runtime.PROFILES))
     if name == "dataset":
         return runtime.check_dataset(value)
-    low = {"seed": 0, "steps": 1}.get(name)
-    return value if default is None else runtime.require(name, value, type(default), low=low)
+    low, high = {"seed": 0, "steps": 1}.get(name), {"seed": 2**32 - 1}.get(name)
+    return value if default is None else runtime.require(name, value, type(default), low=low, high=high)
