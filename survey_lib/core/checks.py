@@ -78,12 +78,14 @@ def check_times(times: Tensor | Sequence[float]) -> Tensor:
     return times
 
 
-def check_count(name: str, value: Any, low: int = 1) -> int:
-    """``value``, or a TypeError unless it is an int (True is not) and a ValueError below ``low``."""
+def check_count(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """``value``, or a TypeError unless it is an int (True is not), or a ValueError unless ``low <= value <= high``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a whole number; got {value!r}")
     if value < low:
         raise ValueError(f"{name} is at least {low}; got {value}")
+    if high is not None and value > high:
+        raise ValueError(f"{name} is at most {high}; got {value}")
     return value
 
 

@@ -38,10 +38,7 @@ def trailing(steps: int, train_steps: int = 1000) -> Tensor:
     ``t_i = round(N (1 - i / steps)) / N`` with ``N = train_steps``, so that the first is pure noise whatever
     the number of steps. Raises ValueError for more steps than the chain has.
     """
-    check_count("steps", steps)
-    check_count("train_steps", train_steps)
-    if steps > train_steps:
-        raise ValueError(f"steps is at most {train_steps}, the number of train_steps; got {steps}")
+    check_count("steps", steps, high=check_count("train_steps", train_steps))
     return check_times((uniform(steps) * train_steps).round() / train_steps)
 
 

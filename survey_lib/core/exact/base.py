@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_batch_of_times
+from survey_lib.core.checks import check_batch_of_times, holds
 from survey_lib.core.protocols import Denoiser
 
 
@@ -62,7 +62,7 @@ class Continuous:
             raise ValueError("this distribution has no labels to condition on: give labels=, or pass cond=None")
         cond = torch.as_tensor(cond).reshape(-1, 1).expand(count, 1)
         allowed = (cond == self.labels.to(cond.device)) | (cond < 0)
-        if not allowed.any(1).all():
+        if not holds(allowed.any(1)):
             known, got = self.labels.unique().tolist(), cond.unique().tolist()
             raise ValueError(f"labels are {known}, or -1 for any; got {got}")
         return allowed

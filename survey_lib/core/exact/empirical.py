@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_generator
+from survey_lib.core.checks import check_generator, holds
 from survey_lib.core.exact.base import Continuous, float64
 
 _ROWS = 2**23  # (examples x points) held at once: 64 MiB of float64
@@ -62,7 +62,7 @@ class Empirical(Continuous):
 
     @staticmethod
     def _spread(sigma: Tensor) -> Tensor:
-        if not (sigma > 0).all():
+        if not holds(sigma > 0):
             raise ValueError("a finite data set has a density only at sigma > 0")
         return sigma
 

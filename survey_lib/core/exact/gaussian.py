@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import holds
 from survey_lib.core.exact.base import Continuous, float64
 from survey_lib.core.protocols import normal
 
@@ -115,7 +116,7 @@ class GaussianMixture(Continuous):
         return mean + (spread if self._axes is None else torch.einsum("bij,bj->bi", self._axes.to(k.device)[k], spread))
 
     def _check_density(self, alpha: Tensor, sigma: Tensor) -> None:
-        if not (alpha.min() ** 2 * self.variances.min() + sigma.min() ** 2 > 0):
+        if not holds(alpha.min() ** 2 * self.variances.min() + sigma.min() ** 2 > 0):
             raise ValueError("a component of variance 0 has a density only at sigma > 0")
 
     def _whiten(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.checks import check_generator, check_step, check_times
+from survey_lib.core.checks import check_generator, check_start, check_step
 from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
@@ -88,7 +88,7 @@ class TauLeaping(BridgeOverride):
 def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
-    jumps = torch.poisson(means, generator=generator)
+    jumps = torch.poisson(means.to(generator.device), generator=generator).to(x.device)
     states = torch.arange(means.shape[-1], device=x.device)
     if ordinal:
         moved = x + (jumps * (states - x.unsqueeze(-1))).sum(-1).long()
@@ -119,7 +119,8 @@ def tau_leaping(
     Evaluations: ``steps (1 + corrections)``, less ``corrections`` where the grid ends at 0.
     """
     bridge = TauLeaping(corruption, ordinal).bridge
-    for t, s in pairwise(check_times(times)):
+    times, cond = check_start(x, times, cond, generator, integers=True)
+    for t, s in pairwise(times):
         x0 = denoiser(x, t, cond)
         if callback:
             callback(x, t, x0)

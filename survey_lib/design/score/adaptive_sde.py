@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_times, is_pure_noise
+from survey_lib.core.checks import check_start, is_pure_noise
 from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
 from survey_lib.design.score.brownian import BrownianPaths
@@ -52,7 +52,7 @@ def adaptive_sde(
     Evaluations: two per attempted step, of the examples that have not arrived, and one for a step to 0. Raises
     RuntimeError if an example needs more than ``limit``, and if the state is not finite.
     """
-    times = check_times(times)
+    times, cond = check_start(x, times, cond, generator)
     clean = bool(schedule.scales(times[-1])[1] == 0)
     end = times[-2] if clean else times[-1]
     _check(schedule, times[0], end, rtol, atol, first)

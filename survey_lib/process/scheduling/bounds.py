@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_times
+from survey_lib.core.checks import check_count, check_times
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.losses import BYTE_STEP, prior_kl, reconstruction
 from survey_lib.core.protocols import Denoiser
@@ -117,8 +117,7 @@ class ShortestPaths:
 
     def path(self, steps: int) -> Tensor:
         """The ``steps + 1`` nodes of the shortest path of ``steps`` steps."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= len(self.costs):
-            raise ValueError(f"paths of 1 to {len(self.costs)} steps are known; got {steps!r}")
+        check_count("the number of steps of a path", steps, high=len(self.costs))
         if not self.costs[steps - 1].isfinite():
             raise ValueError(f"no path of {steps} steps reaches the last node")
         nodes = [self.came_from.shape[1] - 1]
@@ -139,8 +138,7 @@ def shortest_paths(costs: Tensor, steps: int | None = None) -> ShortestPaths:
         raise ValueError(f"costs must be a square matrix of numbers, 2 x 2 or larger; got {tuple(costs.shape)}")
     most = len(costs) - 1
     steps = most if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
-        raise ValueError(f"a path over {len(costs)} nodes has 1 to {most} steps; got {steps!r}")
+    check_count(f"the number of steps of a path over {len(costs)} nodes", steps, high=most)
     best = torch.full((len(costs),), math.inf, dtype=torch.float64)
     best[0] = 0.0
     ends, came_from = [], []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from survey_lib.core.checks import PURE_NOISE, check_times
+from survey_lib.core.checks import PURE_NOISE, check_count, check_times
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 from survey_lib.nets.layers import initialised
@@ -89,8 +89,7 @@ class StepNetwork(nn.Module):
 
     def forward(self, steps: int) -> Tensor:
         """A grid of ``steps`` steps, (steps + 1,) falling to 0; differentiable in the network's parameters."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-            raise ValueError(f"a grid of a step network has 2 steps or more; got {steps!r}")
+        check_count("the number of steps of a step network", steps, 2)
         lam = torch.tensor(self.origin, dtype=torch.float64)
         end = self.origin + self.span * F.softplus(self._evaluate(lam, steps)[1] + math.log(math.e - 1))
         levels = [lam]

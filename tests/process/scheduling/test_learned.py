@@ -79,7 +79,10 @@ def test_a_step_network_begins_with_equal_steps_and_learns_nearly_the_best_walk(
         (lambda: scheduling.LearnedSampler(vp_cosine(), grids.uniform(3)), "from finite lam down to t = 0"),
         (lambda: scheduling.LearnedSampler(from_betas(torch.tensor([0.1, 0.9])), grids.uniform(2)), "closed t"),
         (lambda: scheduling.StepNetwork(SCHEDULE, 2.0, 1.0, generator=generator()), "start < end"),
-        (lambda: scheduling.StepNetwork(SCHEDULE, -5.0, 2.0, generator=generator())(1), "2 steps or more; got 1"),
+        (
+            lambda: scheduling.StepNetwork(SCHEDULE, -5.0, 2.0, generator=generator())(1),
+            "steps of a step network is at least 2; got 1",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_refused(make, words: str) -> None:
