@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from survey_lib.core import corruptions, protocols
+from survey_lib.nets.layers import initialised
 
 #: Property tests: the same examples at every run, and no deadline on a busy machine.
 quick = settings(deadline=None, derandomize=True, max_examples=30)
@@ -28,10 +30,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype | None = None) -> Tensor
 
 def nonzero(make: Callable[..., nn.Module], *args, **kwargs) -> nn.Module:
     """A network whose layers that start at zero are filled with random numbers, so that it predicts something."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = make(*args, **kwargs)
-    source = generator(1)
+    net, source = initialised(0, partial(make, *args, **kwargs)), generator(1)
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.3, generator=source)

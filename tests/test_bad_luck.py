@@ -106,7 +106,7 @@ def test_hidden_randomness_is_refused(name):
         ),
         (lambda: grids.uniform(-3), ValueError, "steps is at least 1; got -3"),
         (lambda: grids.uniform(2.5), TypeError, "steps is a whole number; got 2.5"),
-        (lambda: recipes.train("cifar10_base"), ValueError, 'no recipe "cifar10_base"'),
+        (lambda: recipes.train("cifar10_base"), ValueError, 'no training "cifar10_base"'),
         (lambda: checkpoints.load("mnist_bose"), FileNotFoundError, 'no checkpoint "mnist_bose"'),
         (lambda: LAW.denoiser(rectified())(torch.zeros(3, 5), 0.5), ValueError, "(B, 2); got (3, 5)"),
     ],
@@ -123,11 +123,16 @@ def shrink_recipes(patch: pytest.MonkeyPatch, home) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (60, 1, 4, 4), generator=generator, dtype=torch.uint8)
     made = ImageSet("mnist", images, torch.arange(60) % 3, ("a", "b", "c"))
-    patch.setattr(recipes, "load", lambda name, split="train": made)
+    row = recipes.TRAININGS["conditional"]
+    patch.setattr(recipes.data, "load", lambda name, **_: made)
     patch.setattr(recipes, "HOME", home)
-    patch.setattr(recipes, "BASE", replace(recipes.BASE, batch=4))
-    patch.setattr(recipes, "_STEPS", {"mnist": 750})
-    patch.setattr(recipes, "UNet", lambda channels, classes, **_: UNet(channels, widths=(4,), classes=classes))
+    small = replace(
+        row,
+        recipe=replace(row.recipe, batch=4, steps=250),
+        model=lambda images: Preconditioned(UNet(1, widths=(4,), classes=3), edm()),
+        score=lambda *_: {},
+    )
+    patch.setitem(recipes.TRAININGS, "conditional", small)
 
 
 CHILD = """

@@ -132,10 +132,7 @@ def test_no_print_no_cuda_no_bare_except_no_mutable_default(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_randomness_comes_from_a_generator(path):
-    tree = tree_of(path)
-    if "exercises" in path.parts:  # the catalogue of mistakes holds this one, under this name
-        tree.body = [node for node in tree.body if getattr(node, "name", "") != "_unrepeatable"]
-    assert list(global_draws(tree)) == []
+    assert list(global_draws(tree_of(path))) == []
 
 
 def test_the_search_for_global_randomness_finds_it():

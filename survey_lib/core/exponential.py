@@ -1,18 +1,18 @@
-"""One step of the probability-flow equation, exact in its linear part (DPM-Solver, prop. 3.1).
+"""One step of the probability-flow ODE, exact in its linear part (DPM-Solver, prop. 3.1).
 
-The deterministic path through ``x_t`` obeys, in ``lam = log(alpha / sigma)``, either of ::
+The deterministic trajectory through ``x_t`` obeys, in ``lam = log(alpha / sigma)``, either of ::
 
     x_s = (sigma_s / sigma_t) x_t + sigma_s * integral of exp(+lam) x0(lam)  from lam_t to lam_s
     x_s = (alpha_s / alpha_t) x_t - alpha_s * integral of exp(-lam) eps(lam) from lam_t to lam_s
 
-Only the prediction under the integral is unknown. Taken as constant, both give the same step, DDIM. Taken
-as the polynomial through predictions ``p_j`` known at other times, each gives DDIM and corrections::
+Only the prediction under the integral is unknown. A constant prediction gives the same step in both, DDIM. The
+polynomial through predictions ``p_j`` at other times gives DDIM and corrections::
 
     x_s = keep x_t + gain x0_t + sum_j w_j (p_j - p_t),    keep = sigma_s / sigma_t,    gain = alpha_s (1 - e^-h)
 
 with ``h = lam_s - lam_t`` and ``w_j`` the integral of the kernel times the Lagrange polynomial of node j.
-This form loses no digits where alpha is tiny, and at pure noise (``lam = -inf``) and at clean data
-(``lam = inf``) the corrections fall away and the step is still right: there every method is of order 1.
+This form loses no digits where alpha is tiny. At pure noise (``lam = -inf``) and at clean data (``lam = inf``) the
+corrections vanish and the step remains right: every method has order 1 there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import is_pure_noise
 from survey_lib.core.schedules import Schedule
-
-#: Below this ``alpha / sigma`` the state knows nothing of the data in float32: it counts as pure noise, lam = -inf.
-PURE_NOISE = 1e-8
 
 
 class Level(NamedTuple):
-    """What a step needs to know about one time: the tensor for the denoiser, floats for the formulas."""
+    """The noise level at one time: a tensor ``t`` for the denoiser, floats for the coefficients of a step."""
 
     t: Tensor
     alpha: float
@@ -40,9 +38,9 @@ class Level(NamedTuple):
 
 
 def levels(schedule: Schedule, times: Tensor) -> list[Level]:
-    """The levels at falling ``times`` (N,), computed at once in float64; ValueError where lam does not rise."""
+    """Noise levels at falling ``times`` (N,), computed at once in float64; ValueError unless lam rises."""
     alpha, sigma = schedule.scales(times)
-    lam = torch.where(alpha < PURE_NOISE * sigma, -math.inf, alpha.log() - sigma.log())
+    lam = torch.where(is_pure_noise(alpha, sigma), -math.inf, alpha.log() - sigma.log())
     if (lam.diff() <= 0).any():
         at = int((lam.diff() <= 0).nonzero()[0])
         raise ValueError(f"lam must rise as t falls; under {schedule.name} it does not below t = {times[at]:g}")
@@ -58,7 +56,7 @@ def ddim(start: Level, end: Level) -> list[float]:
 def step(start: Level, end: Level, others: Sequence[float], predict: str) -> list[float]:
     """Coefficients of ``[x_t, x0_t, *p]`` in ``x_s``, with ``p`` the predictions at the lams ``others``.
 
-    The prediction at ``start`` itself is written in ``x_t`` and ``x0_t``, so that it costs no memory pass.
+    The prediction at ``start`` is expressed by ``x_t`` and ``x0_t``, which saves a pass over memory.
     """
     keep, gain = ddim(start, end)
     h = end.lam - start.lam
@@ -75,9 +73,9 @@ def step(start: Level, end: Level, others: Sequence[float], predict: str) -> lis
 
 
 def lagrange_weights(nodes: Sequence[float], z: float) -> list[float]:
-    """``integral_0^1 exp((1 - theta) z) l_j(theta) dtheta``, with ``l_j`` through 0 and ``nodes``; without node 0's.
+    """``integral_0^1 exp((1 - theta) z) l_j(theta) dtheta``, with ``l_j`` through 0 and ``nodes``, for each node.
 
-    Exact for any size of ``z``: the integrals of the powers of theta are phi functions.
+    Exact for every ``z``: the integrals of the powers of theta are phi functions.
     """
     moments = [math.factorial(m) * value for m, value in enumerate(phi(z, len(nodes) + 1))]
     weights = []
@@ -93,8 +91,8 @@ def lagrange_weights(nodes: Sequence[float], z: float) -> list[float]:
 def phi(z: float, count: int) -> list[float]:
     """``phi_1 ... phi_count`` of exponential integrators (Hochbruck & Ostermann 2010, eq. 2.10).
 
-    ``phi_(m+1)(z) = integral_0^1 exp((1 - theta) z) theta^m / m! dtheta = (phi_m(z) - 1 / m!) / z``. Upwards the
-    recursion cancels for small z, so there it runs downwards from the power series of the last one.
+    ``phi_(m+1)(z) = integral_0^1 exp((1 - theta) z) theta^m / m! dtheta = (phi_m(z) - 1 / m!) / z``. The upward
+    recursion cancels for small z; there it runs downwards from the power series of ``phi_count``.
     """
     if abs(z) > 3:
         values = [math.expm1(z) / z]
@@ -111,7 +109,7 @@ def phi(z: float, count: int) -> list[float]:
 
 
 def linear_combination(coefficients: Iterable[float], tensors: Iterable[Tensor]) -> Tensor:
-    """``sum_j c_j y_j`` as a new tensor, one memory pass a term; terms past the shorter list do not count."""
+    """``sum_j c_j y_j`` as a new tensor, in one pass over memory per term, up to the end of the shorter list."""
     terms = [(c, y) for c, y in zip(coefficients, tensors, strict=False) if c]
     total = terms[0][1] * terms[0][0]
     for c, y in terms[1:]:

@@ -1,10 +1,11 @@
-"""Deterministic samplers: integrators of the probability-flow equation, from noise to data.
+"""Deterministic samplers: integrators of the probability-flow ODE, from noise to data.
 
-All take ``(denoiser, schedule, x, times)``, where ``x`` is the state at ``times[0]``, and return the state at
-``times[-1]``. The denoiser is always asked for ``E[x0 | x_t]``; which quantity is *extrapolated* is the
-integrator's affair. Two kinds of step are of order 1 and take one evaluation in every method, because no
-finite polynomial reaches infinite ``lam``: from pure noise (``alpha = 0``) and to clean data (``sigma = 0``).
-Errors of order k mean that the distance to the exact path shrinks as ``steps^-k`` on a grid without these two.
+All take ``(denoiser, schedule, x, times)``, with ``x`` the state at ``times[0]``, and return the state at
+``times[-1]``. The denoiser always predicts ``E[x0 | x_t]``; the integrator decides which quantity it *extrapolates*.
+Two kinds of step have order 1 and take one evaluation in every method, because no finite polynomial reaches infinite
+``lam``: from pure noise and to clean data. Order k means that the distance to the exact trajectory shrinks as
+``steps^-k`` on a grid without these two. Each method raises TypeError or ValueError for invalid arguments before its
+first step, and FloatingPointError if none of its samples is finite.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_end, check_order, check_start
 from survey_lib.core.exponential import Level, ddim, lagrange_weights, levels, linear_combination, step
-from survey_lib.core.likelihood import bits_per_dim, log_likelihood, probability_flow
-from survey_lib.core.protocols import Callback, Denoiser, check_times
+from survey_lib.core.likelihood import log_likelihood, probability_flow
+from survey_lib.core.protocols import Callback, Denoiser
 from survey_lib.core.schedules import Schedule
 
-__all__ = ["bits_per_dim", "dpm_singlestep", "log_likelihood", "multistep", "pndm", "probability_flow"]
+__all__ = ["dpm_singlestep", "log_likelihood", "multistep", "pndm", "probability_flow"]
 
 
 @torch.no_grad()
@@ -44,18 +46,20 @@ def multistep(
     ``x_s = keep x_t + gain x0 + sum_j w_j (p_j - p_t)`` with the weights of `exponential.step`; ``p_j`` are the
     last ``order`` predictions. ``order=1`` is DDIM (Song et al. 2021, eq. 12); ``predict="eps"`` DPM-Solver
     (Lu et al. 2022a) and DEIS in log rho (Zhang & Chen 2023); ``predict="x0"`` DPM-Solver++(2M, 3M) (Lu et al.
-    2022b, eq. 12, with exact weights); ``correct=True`` UniPC (Zhao et al. 2023, alg. 1): each state is computed
-    again once the denoiser has seen where it led, which gains an order and costs no evaluation. (Of that evaluation
-    the x0 is kept for the corrected state; UniPC's eps variant keeps its eps, and divides what moved by alpha.)
+    2022b, eq. 12, with exact weights); ``correct=True`` UniPC (Zhao et al. 2023, alg. 1): each state is recomputed
+    with the prediction at the end of its step, which gains an order at no further evaluation. (That prediction is kept
+    as x0 for the corrected state; UniPC's eps variant keeps its eps, and divides the correction by alpha.)
 
-    Order: ``order``, one more with ``correct``. Early steps have fewer predictions to look back on and cap the
-    order at 2 (3 with ``correct``), unless ``history`` holds earlier ones: pairs (time, prediction of the kind
-    that ``predict`` names), oldest first. Evaluations: ``steps``.
+    order: 1, 2 or 3, the number of predictions that a step uses.
+    predict: "x0" or "eps", the quantity that is extrapolated.
+    history: earlier predictions of that kind, as pairs (time, prediction), oldest first.
+
+    Order: ``order``, one more with ``correct``. The first steps have fewer predictions and cap the order at 2 (3 with
+    ``correct``), unless ``history`` is given. Evaluations: ``steps``.
     """
-    if order not in (1, 2, 3):
-        raise ValueError(f"multistep has orders 1, 2 and 3; got {order!r}")
+    check_order(order, (1, 2, 3), "multistep has orders 1, 2 and 3")
     _check_predict(predict)
-    times = check_times(times)
+    times, cond = check_start(x, times, cond)
     earlier = torch.tensor([float(t) for t, _ in history], dtype=torch.float64)
     track = levels(schedule, torch.cat([earlier, times]))
     grid = track[len(history) :]
@@ -80,7 +84,7 @@ def multistep(
                 past = [_prediction(x, x0, start, predict), *past[: order - 2]]
             x0 = x0_s
         x = x_s
-    return x
+    return check_end(x)
 
 
 @torch.no_grad()
@@ -95,20 +99,20 @@ def dpm_singlestep(
     cond: Any = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver-2 and -3 (Lu et al. 2022a, alg. 1 and 2): each step looks ahead and remembers nothing.
+    """DPM-Solver-2 and -3 (Lu et al. 2022a, alg. 1 and 2): single-step methods with inner evaluations.
 
-    Order 2 takes the prediction at the middle of the step in ``lam`` for all of it; order 3 extrapolates a line
-    through the predictions at 0 and 2/3, having reached 2/3 by a line through 0 and 1/3. ``predict="x0"`` gives
+    Order 2 uses the prediction at the middle of the step in ``lam`` for the whole step. Order 3 extrapolates the line
+    through the predictions at 0 and 2/3, where it arrives by the line through 0 and 1/3. ``predict="x0"`` gives
     DPM-Solver++(2S) (Lu et al. 2022b, alg. 1) and its third order.
 
     Order: ``order``. Evaluations: ``order * steps``; a step from pure noise or to clean data is DDIM and takes 1.
     """
-    if order not in (2, 3):
-        raise ValueError(f"single-step DPM-Solver has orders 2 and 3; got {order!r}")
+    check_order(order, (2, 3), "single-step DPM-Solver has orders 2 and 3")
     _check_predict(predict)
-    grid = levels(schedule, check_times(times))
+    times, cond = check_start(x, times, cond)
+    grid = levels(schedule, times)
 
-    def ask(y: Tensor, at: Level) -> Tensor:
+    def evaluate(y: Tensor, at: Level) -> Tensor:
         return _prediction(y, denoiser(y, at.t, cond), at, predict)
 
     for start, end, *inner in _subdivide(schedule, grid, (1 / 2,) if order == 2 else (1 / 3, 2 / 3)):
@@ -119,14 +123,16 @@ def dpm_singlestep(
             x = linear_combination(ddim(start, end), [x, x0])
         elif order == 2:
             (middle,) = inner
-            ahead = ask(linear_combination(ddim(start, middle), [x, x0]), middle)
+            ahead = evaluate(linear_combination(ddim(start, middle), [x, x0]), middle)
             x = linear_combination(_constant(start, end, predict), [x, ahead])
         else:
             third, two_thirds = inner
-            ahead = ask(linear_combination(ddim(start, third), [x, x0]), third)
-            ahead = ask(linear_combination(step(start, two_thirds, [third.lam], predict), [x, x0, ahead]), two_thirds)
+            ahead = evaluate(linear_combination(ddim(start, third), [x, x0]), third)
+            ahead = evaluate(
+                linear_combination(step(start, two_thirds, [third.lam], predict), [x, x0, ahead]), two_thirds
+            )
             x = linear_combination(step(start, end, [two_thirds.lam], predict), [x, x0, ahead])
-    return x
+    return check_end(x)
 
 
 @torch.no_grad()
@@ -143,21 +149,20 @@ def pndm(
     """Pseudo numerical methods (Liu et al. 2022): F-PNDM with ``order=4`` (alg. 2), S-PNDM with ``order=2``.
 
     ``x_s = ratio x_t + (sigma_s - ratio sigma_t) e`` with ``ratio = alpha_s / alpha_t`` (eq. 11): a DDIM step along
-    ``e``, the mean over the step of eps as Adams-Bashforth sees it in *t* (on equal steps
+    ``e``, the mean of eps over the step by Adams-Bashforth in *t* (on equal steps
     ``(55 e_0 - 59 e_1 + 37 e_2 - 9 e_3) / 24``). The first ``order - 1`` steps take ``e`` from a Runge-Kutta step.
 
-    Order: 2, as its theorem 3.2 says, whatever the order of the mean: eps enters with the weight
-    ``d(sigma / alpha)``, and a mean that is not so weighted is off by ``h^2``.
+    Order: 2 (their theorem 3.2) for either ``order`` of the mean: eps enters with the weight ``d(sigma / alpha)``, and
+    a mean without this weight has an error of ``h^2``.
     Evaluations: ``steps + 9`` (F-PNDM, from 4 steps on) or ``steps + 1`` (S-PNDM, from 2 on): 3 or 1 more for every
-    warm-up step, none more for one from pure noise or to clean data.
+    warm-up step, but not for a step from pure noise or to clean data.
     """
-    if order not in (2, 4):
-        raise ValueError(f"pndm has orders 2 (S-PNDM) and 4 (F-PNDM); got {order!r}")
-    times = check_times(times)
+    check_order(order, (2, 4), "pndm has orders 2 (S-PNDM) and 4 (F-PNDM)")
+    times, cond = check_start(x, times, cond)
     grid, middles = levels(schedule, times), levels(schedule, (times[:-1] + times[1:]) / 2)
     past: list[tuple[float, Tensor]] = []  # (t, eps), newest first
 
-    def ask(y: Tensor, at: Level) -> Tensor:
+    def evaluate(y: Tensor, at: Level) -> Tensor:
         return _prediction(y, denoiser(y, at.t, cond), at, "eps")
 
     def transfer(e: Tensor, start: Level, end: Level) -> Tensor:
@@ -176,22 +181,22 @@ def pndm(
         elif not math.isfinite(end.lam - start.lam):
             x = linear_combination(ddim(start, end), [x, x0])
         elif order == 2:
-            x = transfer(linear_combination([1 / 2, 1 / 2], [e, ask(transfer(e, start, end), end)]), start, end)
+            x = transfer(linear_combination([1 / 2, 1 / 2], [e, evaluate(transfer(e, start, end), end)]), start, end)
         else:
-            second = ask(transfer(e, start, middle), middle)
-            third = ask(transfer(second, start, middle), middle)
-            fourth = ask(transfer(third, start, end), end)
+            second = evaluate(transfer(e, start, middle), middle)
+            third = evaluate(transfer(second, start, middle), middle)
+            fourth = evaluate(transfer(third, start, end), end)
             x = transfer(linear_combination([1 / 6, 1 / 3, 1 / 3, 1 / 6], [e, second, third, fourth]), start, end)
-    return x
+    return check_end(x)
 
 
 def _prediction(x: Tensor, x0: Tensor, at: Level, predict: str) -> Tensor:
-    """The denoiser's answer as x0 itself or as ``eps = (x - alpha x0) / sigma``."""
+    """The denoiser's prediction as x0 itself or as ``eps = (x - alpha x0) / sigma``."""
     return x0 if predict == "x0" else torch.sub(x, x0, alpha=at.alpha).div_(at.sigma)
 
 
 def _constant(start: Level, end: Level, predict: str) -> list[float]:
-    """Coefficients of ``[x_t, p]`` where the prediction p, made anywhere, holds over the whole step."""
+    """Coefficients of ``[x_t, p]`` with the prediction p constant over the whole step."""
     if predict == "x0":
         return ddim(start, end)
     ratio = end.alpha / start.alpha

@@ -1,8 +1,8 @@
-"""Training a denoiser: one squared error, its weights, where in time to ask, and the bound on the likelihood.
+"""Training losses of a denoiser: squared error, its weights, distributions of times, and the bound on the likelihood.
 
 Every loss of the field is ``w(lam) |x0 - D(x_t, t)|^2``. Predicting noise, data or velocity changes only
-the weight ``w`` (once the head is undone), and the law from which the times are drawn is a weight too.
-One weight is not a choice: `variational_bound` is what the sampled model says of the data, in nats.
+the weight ``w`` (once the head is undone), and so does the distribution of the times.
+One weight is not a choice: `variational_bound` is the bound on ``-log p(x0)`` of the sampled model, in nats.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.corruptions import Gaussian, chain_variance, check_step
-from survey_lib.core.protocols import Corruption, Denoiser, check_times, expand, normal
+from survey_lib.core.checks import check_step, check_times
+from survey_lib.core.corruptions import Gaussian, chain_variance
+from survey_lib.core.protocols import Corruption, Denoiser, expand, normal
 from survey_lib.core.schedules import Schedule
+
+#: Spacing of 8-bit grey values in [-1, 1].
+BYTE_STEP = 2 / 255
 
 
 def denoising_loss(
@@ -31,9 +35,11 @@ def denoising_loss(
     cond: Any = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``w |x0 - D(x_t, t)|^2`` with ``x_t ~ q(x_t | x0)``, a mean over dimensions, one number an example.
+    """Denoising loss ``w |x0 - D(x_t, t)|^2`` with ``x_t ~ q(x_t | x0)``, averaged over dimensions: (B,).
 
-    ``x0`` is (B, ...), ``t`` and ``weight`` are (B,), the result is (B,).
+    x0: (B, ...).
+    t: () or (B,).
+    weight: w, () or (B,).
     """
     x_t = corruption.corrupt(x0, t, generator=generator)
     error = (model(x_t, t, cond) - x0).square().flatten(1).mean(1)
@@ -51,7 +57,7 @@ def v_weight(lam: Tensor) -> Tensor:
 
 
 def edm_weight(lam: Tensor, sigma_data: float = 0.5) -> Tensor:
-    """``SNR + 1 / sigma_data^2``: the squared error of EDM's network output, equal at every level (EDM, eq. 8)."""
+    """``SNR + 1 / sigma_data^2``: the squared error of EDM's network output, equal at every noise (EDM, eq. 8)."""
     return torch.exp(2 * lam) + sigma_data**-2
 
 
@@ -69,12 +75,12 @@ def stratified_times(count: int, *, generator: torch.Generator) -> Tensor:
 def lognormal_times(
     count: int, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2, generator: torch.Generator
 ) -> Tensor:
-    """Times at which ``log(sigma / alpha)`` is normal (EDM, table 1): most of them where images take shape."""
+    """Times at which ``log(sigma / alpha)`` is normal (EDM, table 1): most at medium noise."""
     return schedule.time(-(mean + std * normal((count,), generator, torch.float64)))
 
 
 class Bound(NamedTuple):
-    """The terms of ``-log p(x0) <= prior + steps.sum(1) + reconstruction``, in nats an example (DDPM, eq. 5)."""
+    """Terms of ``-log p(x0) <= prior + steps.sum(1) + reconstruction``, in nats per example (DDPM, eq. 5)."""
 
     prior: Tensor  # (B,)
     steps: Tensor  # (B, N - 1)
@@ -92,25 +98,27 @@ def variational_bound(
     x0: Tensor,
     times: Tensor,
     *,
-    bins: float | None = 2 / 255,
+    bin_width: float | None = BYTE_STEP,
     cond: Any = None,
     generator: torch.Generator | None = None,
 ) -> Bound:
-    """An unbiased estimate of the bound that the sampler on this grid gives; one evaluation for each of its N steps.
+    """Unbiased estimate of the bound on ``-log p(x0)`` of the sampler on this grid (DDPM, eq. 5).
 
-    The grid ends at 0. For Gaussian corruption ``bins`` is the spacing of the data's values (`reconstruction`), and
-    ``eta > 0``: a chain without noise gives almost all data density zero.
+    corruption: Gaussian with ``eta > 0``, for without noise almost all data have density 0; or Categorical.
+    x0: (B, ...).
+    times: a grid of N steps that ends at 0; one evaluation for each.
+    bin_width: spacing of the values of the data, for Gaussian corruption; see `reconstruction`.
     """
     times = check_times(times)
     if times[-1] != 0:
-        raise ValueError(f"the bound is on clean data: its grid ends at 0; this one ends at {times[-1]:g}")
+        raise ValueError(f"the grid of a bound on clean data ends at 0; this grid ends at {times[-1]:g}")
     steps = []
     for t, s in pairwise(times):
         x_t = corruption.corrupt(x0, t, generator=generator)
-        answer = denoiser(x_t, t, cond)
+        prediction = denoiser(x_t, t, cond)
         if s > 0:
-            steps.append(step_kl(corruption, x_t, x0, answer, t, s))
-    last = reconstruction(corruption, x_t, x0, answer, times[-2], bins=bins)
+            steps.append(step_kl(corruption, x_t, x0, prediction, t, s))
+    last = reconstruction(corruption, x_t, x0, prediction, times[-2], bin_width=bin_width)
     middle = torch.stack(steps, dim=1) if steps else last.new_zeros(len(x0), 0)
     return Bound(prior_kl(corruption, x0, times[0]), middle, last)
 
@@ -119,7 +127,7 @@ def prior_kl(corruption: Gaussian | Categorical, x0: Tensor, t: Tensor | float =
     """``KL(q(x_t | x0) || prior)`` at the first time of a grid: (B,) in nats.
 
     Gaussian: against ``N(0, sigma_t^2 I)``, which is ``(alpha / sigma)^2 |x0|^2 / 2``. Categories: against
-    ``stationary``; infinite if that forbids what ``x0`` may become.
+    ``stationary``; infinite if ``stationary`` excludes a state that ``x0`` can reach.
     """
     if isinstance(corruption, Categorical):
         true = corruption.marginal(x0, t)
@@ -131,20 +139,20 @@ def prior_kl(corruption: Gaussian | Categorical, x0: Tensor, t: Tensor | float =
 def step_kl(
     corruption: Gaussian | Categorical, x_t: Tensor, x0: Tensor, x0_hat: Tensor, t: Tensor | float, s: Tensor | float
 ) -> Tensor:
-    """``KL(q(x_s | x_t, x0) || p(x_s | x_t))`` for a denoiser's answer ``x0_hat``: (B,) in nats.
+    """``KL(q(x_s | x_t, x0) || p(x_s | x_t))`` for a denoiser's prediction ``x0_hat``: (B,) in nats.
 
-    Gaussian: two normal laws, ``(gap^2 + v - w) / (2 w) + log(w / v) / 2`` a dimension, with v the variance of the
-    bridge, w that of the sampler, and gap between their means. With ``v = w`` and ``eta = 1`` it is
-    ``(SNR_s - SNR_t) |x0 - x0_hat|^2 / 2`` (VDM, eq. 13). Categories: between `Categorical.posterior` of each.
+    Gaussian: ``(gap^2 + v - w) / (2 w) + log(w / v) / 2`` per dimension, with v the variance of the bridge, w the
+    variance of the sampler's step, and gap the distance of their means. With ``v = w`` and ``eta = 1`` it is
+    ``(SNR_s - SNR_t) |x0 - x0_hat|^2 / 2`` (VDM, eq. 13). Categories: between their `Categorical.posterior`.
     """
     if isinstance(corruption, Categorical):
         certain = torch.nn.functional.one_hot(x0.long(), len(corruption.stationary)).double()
         true, model = (corruption.posterior(x_t, p.double(), t, s) for p in (certain, x0_hat))
-        model = torch.where(true > 0, model, 1)  # what cannot be has no say, nor a gradient of 0 / 0
+        model = torch.where(true > 0, model, 1)  # mask impossible states, which would give 0 / 0 in the gradient
         return _total(torch.xlogy(true, true) - torch.xlogy(true, model))
     t, s = check_step(t, s)
     if corruption.eta == 0 or not (corruption.schedule.scales(s)[1] > 0).all():
-        raise ValueError("two steps without noise have no finite divergence: take eta > 0, and s with sigma_s > 0")
+        raise ValueError("a step without noise has no finite divergence: take eta > 0, and s with sigma_s > 0")
     like = x0.double()
     _, on_x0, variance = (expand(torch.as_tensor(c), like) for c in corruption.coefficients(t, s))
     bridge = expand(replace(corruption, variance=None).coefficients(t, s)[2], like)
@@ -159,13 +167,13 @@ def reconstruction(
     x0_hat: Tensor,
     t: Tensor | float,
     *,
-    bins: float | None = 2 / 255,
+    bin_width: float | None = BYTE_STEP,
 ) -> Tensor:
     """``-log p(x0 | x_t)`` of the last step, from t to 0: (B,) in nats.
 
-    Gaussian: ``N(x0_hat, w I)`` with w the corruption's own ``variance``, or else `chain_variance`, as in DDPM.
-    With ``bins``, the probability of a value's bin, the outermost open (DDPM, eq. 13), for data on a lattice in
-    [-1, 1]; with None, a density. Categories: the probability that the posterior gives to ``x0``.
+    Gaussian: ``N(x0_hat, w I)`` with w the corruption's ``variance`` or, by default, `chain_variance`, as in DDPM.
+    With ``bin_width``, the probability of the bin around each value of data on a lattice in [-1, 1], the outermost
+    bins open (DDPM, eq. 13); with None, the density. Categories: the probability of ``x0`` under the posterior.
     """
     if isinstance(corruption, Categorical):
         return step_kl(corruption, x_t, x0, x0_hat, t, 0.0)
@@ -173,14 +181,14 @@ def reconstruction(
     variance = chain_variance if corruption.variance is None else corruption.variance
     variance = variance(corruption.schedule, t, 0.0) if callable(variance) else variance
     width, distance = expand(torch.as_tensor(variance), like).sqrt(), like - x0_hat.double()
-    if bins is None:
+    if bin_width is None:
         return _total(0.5 * (distance / width) ** 2 + width.log() + 0.5 * math.log(2 * math.pi))
     # Probabilities far out are differences of numbers near 1: mirror them into the left tail, where logs are exact.
     sign = torch.where(distance > 0, -1.0, 1.0).to(like)
-    upper, lower = (sign * distance + bins / 2) / width, (sign * distance - bins / 2) / width
+    upper, lower = (sign * distance + bin_width / 2) / width, (sign * distance - bin_width / 2) / width
     edge = sign * like
-    log_upper = torch.special.log_ndtr(upper).masked_fill(edge > 1 - bins / 2, 0.0)
-    log_lower = torch.special.log_ndtr(lower).masked_fill(edge < -1 + bins / 2, -math.inf)
+    log_upper = torch.special.log_ndtr(upper).masked_fill(edge > 1 - bin_width / 2, 0.0)
+    log_lower = torch.special.log_ndtr(lower).masked_fill(edge < -1 + bin_width / 2, -math.inf)
     return _total(-(log_upper + torch.log1p(-torch.exp(log_lower - log_upper))))
 
 
@@ -194,14 +202,14 @@ def continuous_bound(
     cond: Any = None,
     generator: torch.Generator,
 ) -> Tensor:
-    """The steps' share of the bound for infinitely many steps (VDM, eq. 17): (B,) in nats.
+    """The sum over steps of the bound in the limit of infinitely many steps (VDM, eq. 17): (B,) in nats.
 
-    ``integral of exp(2 lam) |x0 - D(x_t)|^2 d lam`` from ``lam(t_max)`` to ``lam(t_min)``: of the schedule only its
-    two ends matter. An unbiased estimate, with one lam an example, stratified over the batch.
+    ``integral of exp(2 lam) |x0 - D(x_t)|^2 d lam`` from ``lam(t_max)`` to ``lam(t_min)``: it depends on the schedule
+    only through these two ends. An unbiased estimate, with one lam per example, stratified over the batch.
     """
     high, low = schedule.lam(t_min), schedule.lam(t_max)
     if not (torch.isfinite(high) and torch.isfinite(low) and high > low):
-        raise ValueError(f"the bound runs over finite lam, t_min < t_max; got {low:g} to {high:g}: move t inwards")
+        raise ValueError(f"the bound needs finite lam at t_min < t_max; got lam {low:g} to {high:g}: move t inwards")
     lam = low + (high - low) * stratified_times(len(x0), generator=generator)
     terms = bound_integrand(denoiser, schedule, x0, lam, cond=cond, generator=generator)
     return (high - low).to(terms) * terms
@@ -210,16 +218,11 @@ def continuous_bound(
 def bound_integrand(
     denoiser: Denoiser, schedule: Schedule, x0: Tensor, lam: Tensor, *, cond: Any = None, generator: torch.Generator
 ) -> Tensor:
-    """``exp(2 lam) |x0 - D(x_t)|^2``, the bound a unit of ``lam`` (VDM, eq. 17), at a ``lam`` (B,) an example: (B,)."""
+    """Integrand of the bound, ``exp(2 lam) |x0 - D(x_t)|^2`` (VDM, eq. 17), at one ``lam`` per example, (B,): (B,)."""
     t = schedule.time(lam)
     x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
     error = _total((denoiser(x_t, t, cond) - x0).double() ** 2)
     return torch.exp(2 * lam).to(error) * error
-
-
-def nats_to_bits_per_dim(nats: Tensor, x0: Tensor) -> Tensor:
-    """Nats an example in bits a dimension, for ``x0`` (B, ...); of a density see `likelihood.bits_per_dim`."""
-    return nats / (math.log(2) * x0[0].numel())
 
 
 def _total(terms: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Noise schedules: ``t -> (alpha, sigma)`` with ``x_t = alpha(t) x0 + sigma(t) eps``.
 
-The probability model is ``q(x_t | x0) = N(alpha(t) x0, sigma(t)^2 I)``. A schedule says nothing of
-networks, of grids or of samplers: the same trained denoiser can be sampled under any of them
-(`heads.Reschedule`), because all that it needs to know is ``lam = log(alpha / sigma)``.
+The probability model is ``q(x_t | x0) = N(alpha(t) x0, sigma(t)^2 I)``. A schedule is independent of
+networks, grids and samplers: one trained denoiser can be sampled under any schedule
+(`heads.Reschedule`), because it depends on the schedule only through ``lam = log(alpha / sigma)``.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_batch_of_times, check_time, is_pure_noise
 from survey_lib.core.protocols import expand
 
 _BISECTIONS = 100  # halves [0, 1] to below the spacing of float64 around any t > 1e-14
+_NEAR_CLEAN = 2.0**-27  # slopes at t = 0 are extrapolated from here; a power of two loses no digit
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Two functions of time, taken and returned in float64.
+    """The scales ``alpha(t)`` and ``sigma(t)``, float64 to float64.
 
-    ``inverse`` gives ``t`` from ``lam`` where a closed form is known; `time` bisects otherwise.
+    inverse: ``t`` from ``lam`` where a closed form is known; `time` bisects otherwise.
     """
 
     alpha: Callable[[Tensor], Tensor]
@@ -34,16 +36,17 @@ class Schedule:
     def scales(self, t: Tensor | float, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``alpha(t), sigma(t)`` in float64, shaped to multiply ``like`` (B, ...) if one is given.
 
-        Raises ValueError for a time outside [0, 1].
+        Raises ValueError for a time outside [0, 1], or a ``t`` that is neither () nor (B,) for ``like``.
         """
-        t = torch.as_tensor(t, dtype=torch.float64)
-        if t.numel() and not (t.min() >= 0 and t.max() <= 1):
-            raise ValueError(f"times lie in [0, 1], 0 clean and 1 noise; got {t.min():g} to {t.max():g}")
+        t = check_time(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
-        return (alpha, sigma) if like is None else (expand(alpha, like), expand(sigma, like))
+        if like is None:
+            return alpha, sigma
+        check_batch_of_times(t, like)
+        return expand(alpha, like), expand(sigma, like)
 
     def lam(self, t: Tensor | float) -> Tensor:
-        """``log(alpha / sigma)``, falling in t; infinite where sigma or alpha is 0."""
+        """``log(alpha / sigma)``, decreasing in t; infinite where sigma or alpha is 0."""
         alpha, sigma = self.scales(t)
         return alpha.log() - sigma.log()
 
@@ -59,13 +62,39 @@ class Schedule:
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
         return (low + high) / 2
 
+    def time_at(self, noise: Tensor | float) -> Tensor:
+        """The ``t`` at which the noise-to-signal ratio ``sigma / alpha`` (EDM's sigma) is ``noise``, clamped to [0, 1].
+
+        Raises ValueError for a negative or NaN ratio.
+        """
+        noise = torch.as_tensor(noise, dtype=torch.float64)
+        if not (noise >= 0).all():
+            raise ValueError(f"a noise-to-signal ratio is not negative; got {noise.min():g}")
+        return self.time(-noise.log())
+
     def drift_diffusion(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """``f, g^2`` of the SDE ``dx = f x dt + g dw`` with these marginals (Score-SDE, eq. 5 and 29).
 
-        ``f = alpha' / alpha`` and ``g^2 = (sigma^2)' - 2 f sigma^2``; the derivatives are exact.
+        ``f = alpha' / alpha`` and ``g^2 = (sigma^2)' - 2 f sigma^2``, with derivatives by automatic differentiation.
+        At t = 0, where the derivative of ``sigma = sqrt(...)`` may be infinite, both are limits from inside. At t = 1
+        they are minus and plus infinity if no signal is left there. Raises ValueError for a time outside [0, 1].
         """
+        t = check_time(t)
+        clean, end = t == 0, t == 1
+        f, g2 = self._slopes(torch.where(clean, _NEAR_CLEAN, t))
+        if clean.any():  # the straight line through two times, to t = 0
+            near, far = (self._slopes(t.new_tensor(step * _NEAR_CLEAN)) for step in (1, 2))
+            limits = (2 * one - two for one, two in zip(near, far, strict=True))
+            f, g2 = (torch.where(clean, limit, value) for limit, value in zip(limits, (f, g2), strict=True))
+        if end.any():
+            empty = end & is_pure_noise(*self.scales(t))
+            f, g2 = torch.where(empty, -torch.inf, f), torch.where(empty, torch.inf, g2)
+        return f, g2
+
+    def _slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`drift_diffusion` at ``0 < t``, where sigma is differentiable."""
         with torch.inference_mode(False), torch.enable_grad():
-            u = torch.as_tensor(t, dtype=torch.float64).detach().clone().requires_grad_()
+            u = t.detach().clone().requires_grad_()
             log_alpha, variance = self.alpha(u).log() + 0 * u, self.sigma(u) ** 2  # a constant alpha has a slope too: 0
             (f,), (growth,) = (torch.autograd.grad(value.sum(), u) for value in (log_alpha, variance))
         return f.detach(), (growth - 2 * f * variance).detach()
@@ -145,7 +174,7 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
 
 
 def edm(sigma_max: float = 80.0) -> Schedule:
-    """``alpha = 1, sigma = sigma_max t`` (EDM, table 1): noise grows linearly, and lines are straight far out."""
+    """``alpha = 1, sigma = sigma_max t`` (EDM, table 1): trajectories are nearly straight at high noise."""
     return Schedule(torch.ones_like, lambda t: sigma_max * t, lambda lam: torch.exp(-lam) / sigma_max, "edm")
 
 
@@ -155,9 +184,9 @@ def rectified() -> Schedule:
 
 
 def from_betas(betas: Tensor) -> Schedule:
-    """A discrete chain ``q(x_n | x_{n-1}) = N(sqrt(1 - beta_n) x_{n-1}, beta_n I)`` (DDPM, eq. 2), made continuous.
+    """A discrete chain ``q(x_n | x_{n-1}) = N(sqrt(1 - beta_n) x_{n-1}, beta_n I)`` (DDPM, eq. 2), in continuous time.
 
-    Step n of N sits at ``t = n / N``, where ``alpha^2`` is exactly the product of the first n ``1 - beta``;
+    Step n of N is at ``t = n / N``, where ``alpha^2`` is exactly the product of the first n ``1 - beta``;
     ``log alpha`` is linear in between. ``betas`` has shape (N,), each strictly between 0 and 1.
     """
     betas = torch.as_tensor(betas, dtype=torch.float64)
@@ -174,10 +203,11 @@ def from_betas(betas: Tensor) -> Schedule:
 
 
 def zero_terminal(schedule: Schedule) -> Schedule:
-    """The same schedule with nothing of the data left at t = 1 (Lin et al. 2024, alg. 1).
+    """The same schedule rescaled to zero signal at t = 1 (Lin et al. 2024, alg. 1).
 
     ``alpha'(t) = (alpha(t) - alpha(1)) / (1 - alpha(1))``, ``sigma' = sqrt(1 - alpha'^2)``: shifted and stretched so
-    that ``alpha'(0) = 1`` and ``alpha'(1) = 0``. Raises ValueError unless the schedule preserves the variance.
+    that ``alpha'(0) = 1`` and ``alpha'(1) = 0`` to rounding (1e-16). Raises ValueError unless the schedule
+    preserves the variance.
     """
     alpha_1, sigma_1 = schedule.scales(1.0)
     if not math.isclose(alpha_1**2 + sigma_1**2, 1, abs_tol=1e-9):
@@ -199,17 +229,17 @@ def _lam_of_alpha(alpha: Tensor) -> Tensor:
 
 
 def shifted(schedule: Schedule, ratio: float, power: int = 2) -> Schedule:
-    """A schedule for pictures ``ratio`` times as wide: ``lam'(t) = lam(t) - log(ratio)`` (Hoogeboom et al. 2023).
+    """A schedule for images ``ratio`` times as wide: ``lam'(t) = lam(t) - log(ratio)`` (Hoogeboom et al. 2023).
 
-    The mean of n x n pixels carries n times less noise than one of them, so a wider picture needs more noise to
-    hide as much. ``alpha, ratio sigma`` are scaled back to the length that ``alpha, sigma`` had: with ``power=2``
-    ``alpha^2 + sigma^2`` is kept, with ``power=1`` ``alpha + sigma``, which turns `rectified` into the shifted times
+    The mean of n x n pixels carries n times less noise than one pixel, so a wider image needs more noise for the same
+    signal-to-noise ratio. ``alpha, ratio sigma`` are rescaled to the norm of ``alpha, sigma``: ``power=2`` keeps
+    ``alpha^2 + sigma^2``, ``power=1`` keeps ``alpha + sigma``, which turns `rectified` into the shifted times
     ``ratio t / (1 + (ratio - 1) t)`` of Esser et al. 2024, eq. 23.
     """
     if not (math.isfinite(ratio) and ratio > 0):
-        raise ValueError(f"ratio is a positive number, the side of the pictures over the side at home; got {ratio}")
+        raise ValueError(f"ratio must be positive (image size / reference size); got {ratio}")
     if power not in (1, 2):
-        raise ValueError(f"power is 1 (alpha + sigma is kept) or 2 (alpha^2 + sigma^2 is kept); got {power!r}")
+        raise ValueError(f"power is 1 (keeps alpha + sigma) or 2 (keeps alpha^2 + sigma^2); got {power!r}")
 
     def stretch(t: Tensor) -> Tensor:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)

@@ -1,1 +1,1 @@
-"""What a course needs: atlas, claims, exercises, assignments, runner, command line."""
+"""The course: atlas, claims, exercises, lessons, publishing, sweeps and the command line."""

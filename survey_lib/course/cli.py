@@ -11,9 +11,8 @@ from pathlib import Path
 import click
 
 from survey_lib import __version__
+from survey_lib.course import progress
 from survey_lib.lab.runtime import HOME, PROFILES, write_atomically
-
-SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {desc} left"
 
 
 class _OneSentence(click.Group):
@@ -38,7 +37,8 @@ def main() -> None:
 
     \b
     survey lessons                              what there is
-    survey lab 01                               open lesson 01 in JupyterLab
+    survey lab 01                               solve lesson 01 in JupyterLab
+    survey lab 01 --solved                      open it with its solutions
     survey run 01 --profile smoke               run it here, without a browser
     survey run 01 -p dataset mnist -p seed 3    with other parameters
     survey run                                  run them all; pages and summary in build/index.html
@@ -67,7 +67,7 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
 
     chosen = notebooks.select(lesson)
     given = _given(chosen, pairs, profile=profile, dataset=dataset)
-    outcomes = _run(chosen, given, out, timeout)
+    outcomes = progress.run_lessons(chosen, given, out, timeout)
     sys.exit(any(not outcome.passed for outcome in outcomes))
 
 
@@ -96,7 +96,7 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     where = out.absolute() / "results" if shipped else store.destination()
     options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
     options |= {"cell_seconds": timeout} if timeout else {}
-    found = _sweep(planned, out, options)
+    found = progress.run_sweep(planned, out, options)
     if shipped:
         store.ship(where)
     failed = [one for one in found if one.error]
@@ -120,12 +120,22 @@ def list_lessons() -> None:
 
 @main.command()
 @click.argument("lesson", required=False)
-def lab(lesson) -> None:
-    """Open JupyterLab on a lesson (the first by default)."""
-    from survey_lib.course.publishing import notebooks
+@click.option("--solved", is_flag=True, help="Open the lesson itself, with its solutions.")
+@click.option("--fresh", is_flag=True, help="Begin your copy again; the old one is kept beside it as .bak.")
+def lab(lesson, solved, fresh) -> None:
+    """Open a lesson in JupyterLab to solve it (the first by default).
 
+    What opens is your own copy without solutions, in lab/. What you write there is never overwritten."""
+    from survey_lib.course.publishing import notebooks, workbooks
+
+    if solved and fresh:
+        raise click.UsageError("--fresh is about your copy, which --solved leaves alone; give one of them")
     chosen = notebooks.select([lesson] if lesson else [])[0]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chosen.path)])
+    path = chosen.path
+    if not solved:
+        path, told = workbooks.prepare(chosen, chosen.path.parents[1] / "lab", fresh=fresh)
+        click.echo(told)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path)])
 
 
 @main.command()
@@ -170,7 +180,7 @@ def results(experiment, dataset) -> None:
 @main.command()
 @click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: data/results/local.")
 def ship(folder) -> None:
-    """For authors: fold local results into the tables that come with the course.
+    """For authors: fold local results into the tables of the course.
 
     Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
     from survey_lib.lab.experiments import store
@@ -183,19 +193,21 @@ def ship(folder) -> None:
 @click.argument("lesson", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
 def claims(lesson, dataset) -> None:
-    """Show each claim with its computed verdict."""
+    """Show each claim with our test and its verdict."""
     from survey_lib.course import claims
+    from survey_lib.course.publishing import notebooks
 
-    click.echo(str(claims.ledger(lesson.zfill(2) if lesson else None, dataset=dataset)))
+    number = notebooks.select([lesson])[0].number if lesson else None
+    click.echo(str(claims.ledger(number, dataset=dataset)))
 
 
 @main.command()
 @click.argument("lesson")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("assignments"), show_default=True)
 def assignment(lesson, out) -> None:
-    """Make the students' version of a lesson.
+    """Make the students' version of a lesson for a class.
 
-    It holds no solutions, no hidden tests and no outputs."""
+    It holds no solutions, no hidden tests and no outputs, and replaces no notebook with other cells."""
     from survey_lib.course.publishing import assignments
 
     click.echo(f"wrote {assignments.make(lesson, out)}")
@@ -203,28 +215,37 @@ def assignment(lesson, out) -> None:
 
 @main.command()
 @click.argument("lesson", nargs=-1)
-@click.option("--only-readme", is_flag=True, help="Only write the README's map of lessons and table of claims anew.")
-def outputs(lesson, only_readme) -> None:
+def outputs(lesson) -> None:
     """For authors: renew the outputs that lessons carry.
 
-    Runs them with the profile cpu, puts clean outputs into notebooks/, their results into data/results/, and the map
-    of lessons and the table of claims into the README."""
-    from survey_lib.course import claims
+    Runs them with the profile cpu, puts clean outputs into notebooks/ and their results into data/results/, and writes
+    the generated tables."""
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
     from survey_lib.lab.experiments import store
 
-    out, readme = HOME / "build", HOME / "README.md"
-    if not only_readme:
-        # lesson 00 shows what the others measured
-        chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
-        with _results_to(out / "results"):
-            outcomes = _run(chosen, {"profile": "cpu"}, out, None)
-        store.ship(out / "results")
-        for one, outcome in zip(chosen, outcomes, strict=True):
-            committed.adopt(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
-    ledger = claims.ledger(table=store.load(folder=store.shipped()))
-    write_atomically(readme, committed.readme(readme.read_text(), notebooks.all_lessons(), ledger).encode())
+    out = HOME / "build"
+    # lesson 00 shows what the others measured
+    chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
+    with _results_to(out / "results"):
+        outcomes = progress.run_lessons(chosen, {"profile": "cpu"}, out, None)
+    store.ship(out / "results")
+    for one, outcome in zip(chosen, outcomes, strict=True):
+        committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
+    _write_tables()
+
+
+@main.command()
+def tables() -> None:
+    """For authors: write the README's tables and the list of claims (data/claims/README.md) again."""
+    _write_tables()
+
+
+def _write_tables() -> None:
+    from survey_lib.course.publishing import readme
+
+    for path, text in readme.generated().items():
+        write_atomically(path, text.encode())
 
 
 @contextmanager
@@ -262,68 +283,6 @@ def _given(chosen, pairs, **named) -> dict:
 def _near(path: Path) -> Path:
     """A path as it is read from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _sweep(planned, out: Path, options: dict) -> list:
-    """Do what is left of a sweep under a progress bar with the time that remains."""
-    from time import monotonic
-
-    from tqdm import tqdm
-
-    from survey_lib.course.sweeps import sweep
-
-    total, began = len(planned.runs), monotonic()
-    left, done, ends = total, 0, None
-    with tqdm(total=total, disable=None, leave=False, bar_format=SWEEP_BAR, desc="?") as bar:
-
-        def on_start(before, remain) -> None:
-            nonlocal left
-            left, bar.n = remain, len(before)
-            bar.clear()
-            click.echo(
-                f"{planned.lesson.name}: {total} run{'s' * (total > 1)}, {len(before)} finished before, {remain} left"
-            )
-
-        def on_done(result) -> None:
-            nonlocal done, ends
-            bar.clear()
-            click.echo(f"{result.label}: {'failed' if result.error else 'passed'} after {result.minutes:.1f} min")
-            bar.update()
-            done, now = done + 1, monotonic()
-            ends = now + (now - began) / done * (left - done)
-
-        def on_tick() -> None:
-            if ends is not None:
-                bar.set_description_str(tqdm.format_interval(max(0, ends - monotonic())), refresh=False)
-            bar.refresh()
-
-        return sweep.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=on_tick)
-
-
-def _run(chosen, given, out: Path, timeout):
-    """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
-    from tqdm import tqdm
-
-    from survey_lib.course.publishing import index, layout, pages, runner
-
-    done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
-    bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
-
-    def on_cell(lesson, at, cells, heading) -> None:
-        bar.n = done + at
-        bar.set_description_str(f"{lesson.name}, cell {at + 1} of {cells}: {heading}"[:90])
-
-    def on_done(outcome) -> None:
-        nonlocal done
-        done += len(next(lesson for lesson in chosen if lesson.name == outcome.lesson).notebook.cells)
-        bar.clear()
-        click.echo(f"{outcome.lesson} {outcome.status} after {outcome.minutes:.1f} min")
-        pages.write(out)
-
-    with bar:
-        outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{index.summary(outcomes, layout.verdict_counts())}\n\nRead them: {pages.write(out)}")
-    return outcomes
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What an experiment needs: data, training, checkpoints, metrics, cost, plots, runtime."""
+"""Tools of an experiment: data, training, evaluation, records of results, plots, widgets."""

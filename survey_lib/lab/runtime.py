@@ -151,7 +151,7 @@ def environment() -> dict[str, str]:
 def check_device(device: Any, *, asked: str | None = None) -> str:
     """Return "cpu" or an available GPU, as in "cuda:1"; "auto" is a GPU where there is one.
 
-    ``asked`` names in an error what asked for the device. Raises ValueError for an unknown device and RuntimeError for
+    ``asked`` names the parameter at fault in an error. Raises ValueError for an unknown device and RuntimeError for
     a GPU that is not available.
     """
     device = require("device", device, str)
@@ -226,5 +226,7 @@ def _show(value: Any) -> str:
 
 def _accepted(kind: type, value: Any) -> str:
     if kind is bool and isinstance(value, str):
-        return "every non-empty string is true in Python, so only True or False is accepted (papermill: -p NAME True)"
+        return (
+            "Python takes every non-empty string for true, so only True or False is accepted (papermill: -p NAME True)"
+        )
     return f"{_TYPE_NAMES.get(kind, kind.__name__)} is accepted"

@@ -1,1 +1,1 @@
-"""Small networks ``net(x, c_noise, cond)``; they know nothing of diffusion."""
+"""Small networks ``net(x, c_noise, cond)``, independent of the diffusion around them."""

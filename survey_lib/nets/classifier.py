@@ -1,4 +1,4 @@
-"""Small convolutional classifiers: of clean images, with the features that metrics compare, and of noisy images."""
+"""Small convolutional classifiers: of clean images, with features for metrics, and of noisy images."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import NoiseEmbedding, ResidualBlock
+from survey_lib.nets.encoder import downsampling, encode
+from survey_lib.nets.layers import NoiseEmbedding, ResidualBlock, check_images
 
-_LARGEST_LOG_SCALE = math.log(100)  # as in CLIP: beyond it a batch says too little of the gradient
+_LARGEST_LOG_SCALE = math.log(100)  # as in CLIP, for stable training
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] -> logits (B, sum(heads)); one group of logits for each of several labels.
+    """Classifier of images (B, C, H, W) in [-1, 1]: logits (B, sum(heads)), one group for each of several labels.
 
-    Each of ``widths`` is a stage of two convolutions that halves the image; the mean over the last map goes
-    through a layer of ``dims`` features. ``kernel`` and ``widths`` differ between the two feature networks
-    that the course ships, so that a ranking can be confirmed with a second pair of eyes. Any size of image
-    will do. Raises ValueError for images of another number of channels.
+    heads: number of classes of each label.
+    widths: a stage of two convolutions each, which halves the image. The mean over the last map enters a layer of
+        ``dims`` features.
+    kernel: size of the first convolution of each stage. The two shipped feature networks differ in ``kernel`` and
+        ``widths``, so that a ranking in one can be confirmed in the other.
+
+    Accepts images of any size. Raises ValueError for another number of channels.
     """
 
     def __init__(
@@ -43,9 +47,8 @@ class Classifier(nn.Module):
         self.embed, self.read = nn.Linear(widths[-1], dims), nn.Linear(dims, sum(heads))
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dims): what the metrics compare."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"this classifier takes images (B, {self.channels}, H, W); got {tuple(x.shape)}")
+        """Features for metrics: (B, C, H, W) -> (B, dims)."""
+        check_images(x, self.channels, 1, "classifier")
         return F.silu(self.embed(self.stages(x).mean((2, 3))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,13 +60,13 @@ class Classifier(nn.Module):
 
 
 class NoisyClassifier(nn.Module):
-    """``net(x, c_noise)``, (B, C, H, W), (B,) -> logits (B, classes): what is it, seen through so much noise?
+    """Noise-conditional classifier ``net(x, c_noise)``: (B, C, H, W), (B,) -> logits (B, classes).
 
-    The way down of a U-Net: the image folded into patches, residual blocks that know the noise level, half the size
-    at each of ``widths``, the mean over the last map. A logit is a similarity, as in CLIP (Radford et al. 2021,
-    fig. 3): ``exp(log_scale) f . g`` with unit vectors f of the image and g of the label, of ``dims`` numbers.
+    The downsampling path of a U-Net (`encoder`), then the mean over the last map. A logit is a similarity, as in CLIP
+    (Radford et al. 2021, fig. 3): ``exp(log_scale) f . g`` with unit vectors f of the image and g of the label, (dims,)
+    each.
 
-    Height and width are multiples of ``patch * 2 ** (len(widths) - 1)``. Raises ValueError for other images.
+    Height and width must be multiples of ``patch * 2 ** (len(widths) - 1)``. Raises ValueError for other images.
     """
 
     def __init__(
@@ -85,31 +88,20 @@ class NoisyClassifier(nn.Module):
         self.channels, self.classes, self.patch = channels, classes, patch
         self.multiple = patch * 2 ** (len(widths) - 1)
         self.noise = NoiseEmbedding(embedding)
-        self.enter = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.shrink, self.levels = nn.ModuleList(), nn.ModuleList()
-        for index, width in enumerate(widths):
-            self.shrink.append(nn.Conv2d(widths[index - 1], width, 3, stride=2, padding=1) if index else nn.Identity())
-            self.levels.append(nn.ModuleList(ResidualBlock(width, width, embedding) for _ in range(blocks)))
+        self.enter, self.shrink, self.levels = downsampling(
+            channels, widths, patch, blocks, lambda level: ResidualBlock(widths[level], widths[level], embedding)
+        )
         self.norm, self.embed = nn.GroupNorm(1, widths[-1]), nn.Linear(widths[-1], dims)
         self.captions = nn.Embedding(classes, dims).weight
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # where CLIP starts
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # as in CLIP
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Unit vectors (B, dims) of the images."""
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % self.multiple or x.shape[3] % self.multiple:
-            raise ValueError(
-                f"this classifier takes images (B, {self.channels}, H, W) with H and W multiples of {self.multiple}; "
-                f"got {tuple(x.shape)}"
-            )
-        e = F.silu(self.noise(c_noise))
-        h = self.enter(F.pixel_unshuffle(x, self.patch))
-        for shrink, blocks in zip(self.shrink, self.levels, strict=True):
-            h = shrink(h)
-            for block in blocks:
-                h = block(h, e)
+        """Unit vectors of the images: (B, dims)."""
+        check_images(x, self.channels, self.multiple, "classifier")
+        h, _ = encode(x, F.silu(self.noise(c_noise)), self.patch, self.enter, self.shrink, self.levels)
         return F.normalize(self.embed(F.silu(self.norm(h)).mean((2, 3))).to(self.captions.dtype))
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         scale = self.log_scale.clamp(max=_LARGEST_LOG_SCALE).exp()
-        # not a matrix product: autocast would round a logit of 30 to the next eighth
+        # A sum instead of a matrix product, which autocast would round to bfloat16: a logit of 30 to the next eighth.
         return scale * (self.features(x, c_noise)[:, None] * F.normalize(self.captions)).sum(2)

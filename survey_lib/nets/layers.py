@@ -1,21 +1,39 @@
-"""The parts that the networks share: embeddings of noise level and label, a residual block, attention."""
+"""Layers that the networks share: embeddings of noise level and label, a residual block, self-attention."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def initialised(seed: int, make: Callable[[], Net]) -> Net:
+    """``make()`` with initial weights drawn from ``seed``; torch's global generator is left unchanged."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # torch's initialisers do not take a generator
+        return make()
+
+
+def check_images(x: Tensor, channels: int, multiple: int, network: str) -> None:
+    """Raise ValueError unless ``x`` is (B, channels, H, W) with H and W multiples of ``multiple``."""
+    if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
+        sides = f" with H and W multiples of {multiple}" if multiple > 1 else ""
+        raise ValueError(f"this {network} takes images (B, {channels}, H, W){sides}; got {tuple(x.shape)}")
+
 
 class NoiseEmbedding(nn.Module):
-    """Noise level to features: sines of fixed frequencies, then two layers. (B,) -> (B, width)."""
+    """Embedding of the noise level, (B,) -> (B, width): sines and cosines of fixed frequencies, then two layers."""
 
     def __init__(self, width: int, frequencies: int = 16, highest: float = 4.0):
         super().__init__()
-        # Saved with the weights, which are useless under others; rounded to half precision, as checkpoints are.
+        # A buffer, since the weights depend on it; rounded to half precision, as checkpoints are.
         self.register_buffer("frequencies", torch.logspace(-1, math.log2(highest), frequencies, base=2).half().float())
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
@@ -25,31 +43,33 @@ class NoiseEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Embedding):
-    """Labels (B,) to features (B, width); one row more than ``classes`` stands for "no label", and so does None."""
+    """Embedding of labels, (B,) -> (B, width). Row ``classes`` stands for "no label", and so does None."""
 
     def __init__(self, classes: int, width: int):
         super().__init__(classes + 1, width)
 
     def forward(self, cond: Tensor | None, count: int) -> Tensor:
-        """Features of ``count`` examples. Raises ValueError for what is no label."""
-        nobody = self.num_embeddings - 1
+        """Features of ``count`` examples. Raises ValueError for an invalid label."""
+        unlabelled = self.num_embeddings - 1
         if cond is None:
-            return super().forward(torch.full((count,), nobody, device=self.weight.device))
+            return super().forward(torch.full((count,), unlabelled, device=self.weight.device))
         if cond.is_floating_point() or cond.shape not in ((), (count,)):
             raise ValueError(
-                f"cond is one whole number an example, shape ({count},); got {cond.dtype}, {tuple(cond.shape)}"
+                f"cond must be one whole number per example, shape ({count},); got {cond.dtype}, {tuple(cond.shape)}"
             )
-        try:  # costs nothing; to look at the values first would make a GPU wait at every step
+        try:  # checking the values first would synchronise a GPU at every step
             return super().forward(cond)
         except IndexError as error:
             span = f"{int(cond.min())} to {int(cond.max())}"
-            raise ValueError(f"labels run from 0 to {nobody - 1}, and {nobody} is no label; got {span}") from error
+            raise ValueError(
+                f"labels run from 0 to {unlabelled - 1}, and {unlabelled} means no label; got {span}"
+            ) from error
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(silu(film(norm(conv(silu(norm(x)))))))``; the embedding scales and shifts (FiLM).
+    """Residual block ``skip(x) + conv(silu(film(norm(conv(silu(norm(x)))))))``, with FiLM by the embedding.
 
-    The last convolution starts at zero, so that a new block passes its input through.
+    The last convolution is initialised to zero, so that a new block is the identity or its 1 x 1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, embedding: int, groups: int = 1):
@@ -70,7 +90,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place of the map (B, C, H, W) looks at every other, in heads of about ``head`` channels each."""
+    """Multi-head self-attention over the positions of a map (B, C, H, W), with about ``head`` channels per head."""
 
     def __init__(self, channels: int, head: int = 32, groups: int = 1):
         super().__init__()

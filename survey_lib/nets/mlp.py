@@ -9,10 +9,11 @@ from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding
 
 
 class MLP(nn.Module):
-    """``net(x, c_noise, cond)``, (B, dims), (B,) -> (B, dims): residual layers, scaled by the noise level.
+    """Residual layers scaled by the noise level: ``net(x, c_noise, cond)``, (B, dims), (B,) -> (B, dims).
 
-    ``classes``: number of labels; ``cond`` is then (B,) of integers, and ``classes`` itself (or None)
-    stands for "no label". Raises ValueError for points of another size and for labels that are none.
+    classes: number of labels. ``cond`` (B,) then holds labels; ``classes`` itself, or None, stands for "no label".
+
+    Raises ValueError for points of another dimension, and for invalid labels.
     """
 
     def __init__(self, dims: int, *, width: int = 128, layers: int = 3, classes: int | None = None):

@@ -1,4 +1,4 @@
-"""A small transformer over tokens: both ways for diffusion, one way for autoregression."""
+"""A small transformer over tokens: bidirectional for diffusion, causal for autoregression."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding
 
 
 class Transformer(nn.Module):
-    """``net(x, c_noise, cond)``: tokens (B, length) of ``states`` kinds -> logits (B, length, outputs).
+    """Transformer ``net(x, c_noise, cond)``: tokens (B, length) in 0 ... states - 1 -> logits (B, length, outputs).
 
-    Learned positions; ``layers`` of attention and a layer four times as wide; noise level and label scale and shift
-    what each layer sees (FiLM), and so cost nothing a token. ``classes``: number of labels; ``cond`` is then (B,) of
-    integers, and ``classes`` itself (or None) stands for "no label".
+    Learned positions, then ``layers`` of attention and a feed-forward layer four times as wide. Noise level and label
+    act by FiLM on the input of each, at a cost that does not grow with the length.
 
-    ``causal``: the answer at a place depends on the places before it alone, its own token not among them; the first
-    sees a token of its own. There is no noise then: c_noise is None. Raises ValueError for tokens of another length.
+    classes: number of labels. ``cond`` (B,) then holds labels; ``classes`` itself, or None, stands for "no label".
+    causal: the logits at a position depend on the tokens before it alone. ``c_noise`` is then None.
+
+    Raises ValueError for tokens of another length.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Transformer(nn.Module):
         if width % heads:
             raise ValueError(f"a width of {width} does not divide into {heads} heads of attention")
         self.length, self.states, self.classes, self.causal = length, states, classes, causal
-        self.embed = nn.Embedding(states + causal, width)  # one more to begin with
+        self.embed = nn.Embedding(states + causal, width)  # causal: one more, the token before the first
         self.places = nn.Parameter(torch.zeros(length, width))
         self.noise = None if causal else NoiseEmbedding(width)
         self.label = None if classes is None else LabelEmbedding(classes, width)
@@ -54,7 +55,7 @@ class Transformer(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.length or x.is_floating_point():
             raise ValueError(f"this transformer takes integers (B, {self.length}); got {x.dtype} {tuple(x.shape)}")
         if (c_noise is None) != self.causal:
-            raise ValueError("a causal transformer knows no noise, c_noise=None; the others need it, (B,)")
+            raise ValueError("c_noise must be None for a causal transformer, and (B,) for any other")
         if self.causal:
             x = F.pad(x[:, :-1], (1, 0), value=self.states)
         h = self.embed(x) + self.places
@@ -70,7 +71,7 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention, then a wide layer; both start at zero and are added to what they see."""
+    """Residual attention, then a residual feed-forward layer; the last layer of each is initialised to zero."""
 
     def __init__(self, width: int, heads: int, causal: bool):
         super().__init__()
@@ -87,7 +88,7 @@ class _Layer(nn.Module):
         scale_a, shift_a, scale_w, shift_w = self.film(e).unsqueeze(1).chunk(4, dim=-1)
         seen = torch.addcmul(shift_a, self.norms[0](h), 1 + scale_a)
         q, k, v = rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
-        # Written out: on a CPU torch's fused attention takes ten times as long to go back over so few tokens.
+        # Written out: on a CPU the backward pass of torch's fused attention takes ten times as long for few tokens.
         scores = q @ k.mT * k.shape[-1] ** -0.5  # (B, heads, L, L)
         if self.causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)

@@ -1,4 +1,4 @@
-"""A small U-Net that works on patches: cheap where images are large, and deep where they are small."""
+"""A small U-Net on patches of the image."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, ResidualBlock, SelfAttention
+from survey_lib.nets.encoder import downsampling, encode
+from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, ResidualBlock, SelfAttention, check_images
 
 
 class UNet(nn.Module):
-    """``net(x, c_noise, cond)``, (B, C, H, W), (B,) -> (B, C, H, W): Ronneberger et al. 2015 in DDPM's form.
+    """U-Net in DDPM's form (Ronneberger et al. 2015; Ho et al. 2020): ``net(x, c_noise, cond)`` -> (B, C, H, W).
 
-    The image is first folded into patches (space to depth, Luhman & Luhman 2022): with ``patch=2`` every
-    convolution sees a quarter of the places. Then ``len(widths)`` levels, each half as large as the last,
-    with ``blocks`` residual blocks on the way down, ``middle`` at the bottom, and ``blocks`` on the way up, each
-    joined to its twin on the way down. The bottom is where a picture is decided as a whole, and where a block is cheap.
+    The image is folded into patches (space to depth, Luhman & Luhman 2022): with ``patch=2`` every convolution sees a
+    quarter of the positions. Then ``len(widths)`` levels, each half as large as the last, with ``blocks`` residual
+    blocks on the way down, ``middle`` at the bottom, and ``blocks`` on the way up, each joined to its twin on the way
+    down. Blocks at the bottom see the whole image and are cheap. The last layer is initialised to zero, so that a new
+    network predicts 0.
 
-    ``classes``: number of labels; ``cond`` is then (B,) of integers, and ``classes`` itself (or None)
-    stands for "no label". ``attention``: the levels (0 the finest) that attend to the whole map.
-    Height and width are multiples of ``patch * 2 ** (len(widths) - 1)``. Raises ValueError for other images, and
-    for labels that are none. The last layer starts at zero, so a new network answers 0.
+    classes: number of labels. ``cond`` (B,) then holds labels; ``classes`` itself, or None, stands for "no label".
+    cond_channels: channels of an image that conditions by concatenation: a previous prediction (self-conditioning), an
+        image at lower resolution, a mask. ``cond`` is then (B, cond_channels, H, W), and None stands for zeros.
+    attention: the levels (0 is the finest) with self-attention.
+
+    Shapes: x (B, C, H, W), c_noise (B,). Height and width must be multiples of ``patch * 2 ** (len(widths) - 1)``.
+    Raises ValueError for other images, and for invalid conditions.
     """
 
     def __init__(
@@ -34,76 +39,83 @@ class UNet(nn.Module):
         middle: int = 1,
         patch: int = 2,
         classes: int | None = None,
+        cond_channels: int | None = None,
         attention: Collection[int] = (),
         embedding: int = 64,
     ):
         super().__init__()
         self.config = dict(
             channels=channels, widths=tuple(widths), blocks=blocks, middle=middle, patch=patch, classes=classes,
-            attention=tuple(attention), embedding=embedding,
+            cond_channels=cond_channels, attention=tuple(attention), embedding=embedding,
         )  # fmt: skip
         if not set(attention) <= set(range(len(widths))):
-            raise ValueError(f"attention names levels 0 to {len(widths) - 1}; got {sorted(attention)}")
-        self.channels, self.patch, self.classes = channels, patch, classes
+            raise ValueError(f"attention must name levels 0 to {len(widths) - 1}; got {sorted(attention)}")
+        if classes is not None and cond_channels is not None:
+            raise ValueError("a U-Net is conditioned on labels (classes) or on an image (cond_channels), not on both")
+        self.channels, self.cond_channels, self.classes, self.patch = channels, cond_channels, classes, patch
+        self.multiple = patch * 2 ** (len(widths) - 1)
         self.noise = NoiseEmbedding(embedding)
         self.label = None if classes is None else LabelEmbedding(classes, embedding)
 
-        def level(index: int, inputs: int) -> nn.ModuleList:
-            parts: list[nn.Module] = [ResidualBlock(inputs, widths[index], embedding)]
-            return nn.ModuleList(parts + [SelfAttention(widths[index])] * (index in attention))
+        def block(level: int, inputs: int) -> _Block:
+            return _Block(inputs, widths[level], embedding, attention=level in attention)
 
-        self.enter = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.down, self.up, self.shrink, self.grow = nn.ModuleList(), nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for index, width in enumerate(widths):
-            self.shrink.append(nn.Conv2d(widths[index - 1], width, 3, stride=2, padding=1) if index else nn.Identity())
-            self.down.append(nn.ModuleList(level(index, width) for _ in range(blocks)))
-        self.middle = nn.ModuleList(level(len(widths) - 1, widths[-1]) for _ in range(middle))
-        for index in reversed(range(len(widths))):
-            coarsest = index == len(widths) - 1
-            self.grow.append(nn.Identity() if coarsest else nn.Conv2d(widths[index + 1], widths[index], 1))
-            self.up.append(nn.ModuleList(level(index, 2 * widths[index]) for _ in range(blocks)))
-        self.norm, self.leave = nn.GroupNorm(1, widths[0]), nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
+        coarsest, inputs = len(widths) - 1, channels + (cond_channels or 0)
+        self.enter, shrink, self.down = downsampling(
+            inputs, widths, patch, blocks, lambda level: block(level, widths[level])
+        )
+        self.up, self.shrink, self.grow = nn.ModuleList(), shrink, nn.ModuleList()
+        self.middle = nn.ModuleList(block(coarsest, widths[-1]) for _ in range(middle))
+        for level in reversed(range(len(widths))):
+            self.grow.append(nn.Identity() if level == coarsest else nn.Conv2d(widths[level + 1], widths[level], 1))
+            self.up.append(nn.ModuleList(block(level, 2 * widths[level]) for _ in range(blocks)))
+        # It predicts the condition's channels too, which `forward` drops: the shipped weights have them.
+        self.norm, self.leave = nn.GroupNorm(1, widths[0]), nn.Conv2d(widths[0], inputs * patch**2, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def embed(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """Noise level and label as one vector an example: (B, embedding)."""
+        """Embedding of noise level and label: (B, embedding)."""
         e = self.noise(c_noise)
         if self.label is not None:
             e = e + self.label(cond, len(c_noise))
         elif cond is not None:
-            raise ValueError("this U-Net was built without classes, so cond must be None")
+            raise ValueError("this U-Net was built without classes or cond_channels, so cond must be None")
         return F.silu(e)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
-        multiple = self.patch * 2 ** (len(self.down) - 1)
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % multiple or x.shape[3] % multiple:
-            raise ValueError(
-                f"this U-Net takes images (B, {self.channels}, H, W) with H and W multiples of {multiple}; "
-                f"got {tuple(x.shape)}"
-            )
+        check_images(x, self.channels, self.multiple, "U-Net")
+        if self.cond_channels is not None:
+            x, cond = self._concatenated(x, cond), None
         e = self.embed(c_noise, cond)
-        h = self.enter(F.pixel_unshuffle(x, self.patch))  # (B, C p^2, H / p, W / p)
-        skips = []
-        for shrink, blocks in zip(self.shrink, self.down, strict=True):
-            h = shrink(h)
-            for block in blocks:
-                h = _run(block, h, e)
-                skips.append(h)
+        h, skips = encode(x, e, self.patch, self.enter, self.shrink, self.down)
         for block in self.middle:
-            h = _run(block, h, e)
+            h = block(h, e)
         for index, (grow, blocks) in enumerate(zip(self.grow, self.up, strict=True)):
             if index:
                 h = F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
             for block in blocks:
-                h = _run(block, torch.cat([h, skips.pop()], dim=1), e)
-        return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)
+                h = block(torch.cat([h, skips.pop()], dim=1), e)
+        return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)[:, : self.channels]
+
+    def _concatenated(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        shape = (len(x), self.cond_channels, *x.shape[2:])
+        cond = x.new_zeros(shape) if cond is None else cond
+        if cond.shape != shape:
+            raise ValueError(f"cond must be an image of shape {shape}; got {tuple(cond.shape)}")
+        return torch.cat([x, cond.to(x.dtype)], dim=1)
 
 
-def _run(parts: nn.ModuleList, h: Tensor, e: Tensor) -> Tensor:
-    """A residual block that knows the embedding, and perhaps attention after it."""
-    block, *attention = parts
-    h = block(h, e)
-    for attend in attention:
-        h = attend(h)
-    return h
+class _Block(nn.ModuleList):
+    """A residual block, followed by self-attention where the level has it."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, *, attention: bool):
+        # Attention is made even where it is not used: the initial weights for a seed depend on its random numbers.
+        super().__init__([ResidualBlock(inputs, outputs, embedding)] + [SelfAttention(outputs)] * attention)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        block, *attention = self
+        h = block(h, e)
+        for attend in attention:
+            h = attend(h)
+        return h

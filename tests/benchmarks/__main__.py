@@ -24,11 +24,12 @@ from survey_lib.lab.evaluation.speed import fast
 from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import BASE, denoiser_for
+from survey_lib.lab.training.recipes import TRAININGS
 from survey_lib.lab.training.trainer import Trainer
 from tests.benchmarks import kernels, peers, sampling
 
 SECONDS, STEPS = 300.0, 20
+BASE = TRAININGS["base"]
 
 
 def loop_overhead() -> dict[str, tuple[Ratio, float]]:
@@ -69,7 +70,7 @@ def inference() -> dict[str, tuple[Ratio, float]]:
 def training() -> dict[str, tuple[Ratio, float]]:
     """A training step on 128 glyphs (corrupt, loss, gradients, update) against the usual one at equal MACs."""
     images = load("glyphs", count=2000)
-    trainer = Trainer(denoiser_for(images), images, replace(BASE, steps=100_000))
+    trainer = Trainer(BASE.untrained(images, 0), images, replace(BASE.recipe, steps=100_000))
     peer = peers.unet_of_equal_macs(3, 32, macs(trainer.model.net, torch.zeros(1, 3, 32, 32), torch.zeros(1)))
     usual = peers.Usual(peer, images.float())
 
@@ -90,10 +91,10 @@ def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
     real = metrics.features(eye, load(dataset, split="test", count=count).images)
 
     began = time.perf_counter()
-    probe = Trainer(denoiser_for(images), images, replace(BASE, steps=100_000))
+    probe = Trainer(BASE.untrained(images, 0), images, replace(BASE.recipe, steps=100_000))
     list(probe.run(every=10, until=30))
     steps = int(SECONDS / probe.history[-1].seconds * 30)
-    trainer = Trainer(denoiser_for(images), images, replace(BASE, steps=steps))
+    trainer = Trainer(BASE.untrained(images, 0), images, replace(BASE.recipe, steps=steps))
     print(f"ours: {steps} steps planned; the probe took {time.perf_counter() - began:.0f} s")
     list(trainer.run(every=steps))
     peer = peers.course_unet(*images.shape[:2])
@@ -120,7 +121,7 @@ def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
 
 def _started() -> Preconditioned:
     """The course's U-Net with no weight at zero, as after training: zeros could be skipped by a clever kernel."""
-    model = denoiser_for(load("glyphs", count=8))
+    model = BASE.untrained(load("glyphs", count=8), 0)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if not parameter.any():

@@ -29,7 +29,6 @@ best scheduler's: where it is not below the goal, no solver of this equation rea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -91,7 +90,7 @@ class Subject:
         plain = checkpoints.load(f"{self.dataset}_base")
         schedule = schedules.edm(2 * TOP)
         denoiser = fast(Preconditioned(plain.net, schedule, plain.kind, plain.sigma_data))
-        return lambda x, u: denoiser(x, schedule.time(-torch.tensor(u, dtype=torch.float64).log()))
+        return lambda x, u: denoiser(x, schedule.time_at(u))
 
     @cached_property
     def eye(self) -> torch.nn.Module:
@@ -110,7 +109,7 @@ class Subject:
 
     def exact(self, noise: Tensor, steps: int, start: float = TOP) -> Tensor:
         """Where the path from this noise at level ``start`` leads: third order with the corrector, even in lam."""
-        times = even(steps, CHAIN.time(-math.log(start)).item())
+        times = even(steps, CHAIN.time_at(start).item())
         return in_batches(lambda part: _solver(self.denoiser, CHAIN, part, times), noise)
 
     @cached_property
@@ -121,7 +120,7 @@ class Subject:
     @cached_property
     def first(self) -> float:
         """The time at which ours begins to ask: noise of four times the law's largest deviation."""
-        return CHAIN.time(-(4 * self.law.variances.max().sqrt()).log()).item()
+        return CHAIN.time_at(4 * self.law.variances.max().sqrt()).item()
 
     @cached_property
     def offset(self) -> Tensor:
@@ -147,7 +146,7 @@ def in_batches(sample: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
 
 def even(steps: int, first: float) -> Tensor:
     """Equal steps in lam from this time down to noise of 0.002, then to clean data."""
-    return grids.uniform_lambda(steps, CHAIN, CHAIN.time(-math.log(0.002)).item(), first)
+    return grids.uniform_lambda(steps, CHAIN, CHAIN.time_at(0.002).item(), first)
 
 
 def rms(a: Tensor, b: Tensor) -> float:

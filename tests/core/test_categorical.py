@@ -234,10 +234,10 @@ X, P = torch.tensor([[0, 1]]), torch.full((1, 2, 3), 1 / 3)
         (lambda: uniform(3).bridge(X, P, 0.5, 0.3), "pass generator="),
         (lambda: uniform(3).corrupt(X + 2, 0.5, generator=generator()), "integers from 0 to 2; got torch.int64 2 to 3"),
         (lambda: uniform(3).corrupt(X.float(), 0.5, generator=generator()), "integers from 0 to 2; got torch.float32"),
-        (lambda: uniform(3).posterior(X, P[..., :2], 0.5, 0.3), r"answers with shape \(1, 2, 3\), K last"),
+        (lambda: uniform(3).posterior(X, P[..., :2], 0.5, 0.3), r"returns shape \(1, 2, 3\), K last"),
         (lambda: uniform(3).posterior(X, P - 0.5, 0.5, 0.3), "logits want a softmax"),
         (lambda: CategoricalTable(torch.ones(3)).denoiser(absorbing(3))(X.T, 0.5), "3 categories, the corruption 4"),
-        (lambda: absorbing(2).posterior(X, torch.eye(3)[torch.tensor([[1, 1]])], 0.5, 0.3), "nothing is left"),
+        (lambda: absorbing(2).posterior(X, torch.eye(3)[torch.tensor([[1, 1]])], 0.5, 0.3), "no x0 to which"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(make, message: str) -> None:

@@ -241,8 +241,8 @@ X = torch.zeros(2, 3)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Gaussian(edm(), eta=1.5), "eta is a share"),
-        (lambda: Gaussian(edm(), eta=math.nan), "eta is a share"),
+        (lambda: Gaussian(edm(), eta=1.5), "eta is the fraction"),
+        (lambda: Gaussian(edm(), eta=math.nan), "eta is the fraction"),
         (lambda: Gaussian(edm()).bridge(X, X, 0.3, 0.3, generator=generator()), "s < t"),
         (lambda: Gaussian(edm()).bridge(X, X, 0.3, 0.5, generator=generator()), "s < t"),
         (lambda: Gaussian(edm()).bridge(X, X, 1.1, 0.5, generator=generator()), r"lie in \[0, 1\].*t is 1.1"),

@@ -1,7 +1,6 @@
 """What a network's output means, undone: every head reads the same x0 off its own target."""
 
 import itertools
-import math
 from functools import partial
 from typing import get_args
 
@@ -170,9 +169,11 @@ def test_a_network_of_unknown_kind_is_refused_when_made() -> None:
 
 
 def test_heads_of_noise_say_nothing_at_alpha_0() -> None:
-    """The documented blind spot: at alpha = 0 the noise is x_t itself, and any x0 would do. The others answer."""
+    """At alpha = 0 the noise is x_t itself, any x0 would do, and these heads refuse. The others predict."""
     alpha, sigma = torch.zeros(()), torch.ones(())
-    assert all(math.isinf(skip_out(kind, alpha, sigma)[0]) for kind in ("eps", "score"))
+    for kind in ("eps", "score"):
+        with pytest.raises(ValueError, match=f"the {kind} head divides by alpha, which is 0 here"):
+            skip_out(kind, alpha, sigma)
     x0, x_t = random(3), random(3, seed=1)
     for kind in ("x0", "v", "flow", "edm"):
         skip, out = skip_out(kind, alpha, sigma)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from survey_lib.core.exact import GaussianLaw, GaussianMixture
-from survey_lib.core.integrators import bits_per_dim, log_likelihood, probability_flow
+from survey_lib.core.heads import Reschedule
+from survey_lib.core.likelihood import bits_per_dim, log_likelihood, probability_flow
+from survey_lib.core.losses import BYTE_STEP
 from survey_lib.core.schedules import edm, rectified, ve, vp_cosine, vp_linear
 
 MIXTURE = GaussianMixture(
@@ -83,12 +85,25 @@ def test_flow_and_likelihood_agree():
     assert change.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=1e-5)
 
 
-def test_bits_per_dim_of_uniform_grey_values():
-    """256 equally likely values take 8 bits: the density 1/2 on [-1, 1] is 1 bit, and the bin adds 7."""
-    uniform = torch.tensor([10 * math.log(0.5)])
-    assert bits_per_dim(uniform, 10).item() == pytest.approx(8)
-    assert bits_per_dim(uniform, 10, levels=2).item() == pytest.approx(1)
-    assert bits_per_dim(torch.zeros(1), 10, width=1.0).item() == pytest.approx(8)
+@pytest.mark.parametrize(
+    ("values", "bits"), [(torch.arange(256), 8), (torch.arange(256) * 2 / 255 - 1, 8), (torch.tensor([0.0, 1.0]), 1)]
+)
+def test_bits_per_dim_of_uniform_values_are_the_logarithm_of_their_number(values, bits):
+    """N equally likely values, dequantised: a uniform density over N of their steps; with 2/255 the bytes of images."""
+    step = (values[1] - values[0]).item()
+    nats = torch.full((1,), 10 * math.log(len(values) * step), dtype=torch.float64)  # -log p in 10 dimensions
+    assert bits_per_dim(nats, 10, bin_width=step).item() == pytest.approx(bits, abs=1e-12)
+
+
+def test_bits_per_dim_of_categories_need_no_bins():
+    """A fair coin costs one bit, in any number of dimensions."""
+    assert bits_per_dim(torch.tensor([math.log(2)]), 1).item() == pytest.approx(1)
+    assert bits_per_dim(torch.tensor([7 * math.log(2)]), 7).item() == pytest.approx(1)
+
+
+def test_bytes_in_the_packages_own_scale_take_eight_bits_exactly():
+    nats = torch.tensor([3 * math.log(256 * BYTE_STEP)], dtype=torch.float64)
+    assert bits_per_dim(nats, 3, bin_width=BYTE_STEP).item() == 8.0
 
 
 def test_single_precision_and_images():
@@ -117,3 +132,22 @@ def test_what_cannot_be_differentiated_is_refused():
         log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.5, t_max=0.2, probes=None)
     with pytest.raises(ValueError, match="t_min lies above 0"):
         log_likelihood(LAW.denoiser(edm()), edm(), x0, t_min=0.0, probes=None)
+
+
+@pytest.mark.parametrize("sampled", [vp_linear(), ve(), edm(), rectified()], ids=lambda s: s.name)
+def test_a_denoiser_that_errs_has_one_likelihood_under_every_schedule(sampled):
+    """A schedule is a change of time and scale, so the same network gives the same density between the same levels."""
+    trained, exact = vp_cosine(), LAW.denoiser(vp_cosine())
+    x0 = LAW.sample(2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def errs(x_t, t, cond=None):
+        return 0.9 * exact(x_t, t) + 0.02 * torch.sin(3 * x_t)
+
+    def likelihood(denoiser, schedule):
+        lam = torch.tensor([5.0, -3.5], dtype=torch.float64)
+        t_min, t_max = schedule.time(lam).tolist()
+        return log_likelihood(denoiser, schedule, x0, probes=None, rtol=1e-6, atol=1e-6, t_min=t_min, t_max=t_max)
+
+    own = likelihood(errs, trained)
+    assert (own - LAW.log_prob(x0)).abs().min() > 0.01, "the denoiser errs by more than the tolerance"
+    torch.testing.assert_close(likelihood(Reschedule(errs, trained, sampled), sampled), own, rtol=0, atol=2e-3)

@@ -12,6 +12,7 @@ from survey_lib.core.categorical import absorbing, discretised_gaussian, mask_an
 from survey_lib.core.corruptions import Gaussian, analytic_variance, chain_variance
 from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw
 from survey_lib.core.heads import skip_out
+from survey_lib.core.likelihood import bits_per_dim
 from survey_lib.core.losses import (
     Bound,
     continuous_bound,
@@ -19,7 +20,6 @@ from survey_lib.core.losses import (
     edm_weight,
     eps_weight,
     lognormal_times,
-    nats_to_bits_per_dim,
     prior_kl,
     reconstruction,
     step_kl,
@@ -190,7 +190,7 @@ def test_the_bound_of_a_short_chain_on_normal_data_is_the_entropy(schedule, coun
         if s > 0:
             total += weight @ step_kl(corruption, x_t, x0, answer, t, s)
         else:
-            total += weight @ reconstruction(corruption, x_t, x0, answer, t, bins=None)
+            total += weight @ reconstruction(corruption, x_t, x0, answer, t, bin_width=None)
     x0, _, weight = quadrature(width, schedule, grid[0])
     total += weight @ prior_kl(corruption, x0, grid[0])
     alpha, sigma = schedule.scales(grid[0])
@@ -204,7 +204,7 @@ def test_the_estimate_has_the_mean_of_its_terms() -> None:
     schedule, law, count = vp_cosine(), GaussianLaw(torch.zeros(1), 0.3), 20000
     corruption, grid = Gaussian(schedule, 0.8, chain_variance), times(3, 0.95)
     x0 = law.sample(count, generator=generator(), dtype=torch.float64)
-    bound = variational_bound(law.denoiser(schedule), corruption, x0, grid, bins=None, generator=generator(1))
+    bound = variational_bound(law.denoiser(schedule), corruption, x0, grid, bin_width=None, generator=generator(1))
     assert bound.steps.shape == (count, 2)
     columns = [bound.prior, *bound.steps.T, bound.reconstruction]
     for i, column in enumerate(columns):
@@ -216,7 +216,7 @@ def test_the_estimate_has_the_mean_of_its_terms() -> None:
         elif i < 3:
             terms = step_kl(corruption, x_t, nodes, answer, t, grid[i])
         else:
-            terms = reconstruction(corruption, x_t, nodes, answer, t, bins=None)
+            terms = reconstruction(corruption, x_t, nodes, answer, t, bin_width=None)
         assert abs(column.mean() - weight @ terms) < 4.5 * column.std() / count**0.5
     torch.testing.assert_close(bound.total, sum(columns))
 
@@ -269,7 +269,7 @@ def test_the_bins_of_a_lattice_share_out_all_probability() -> None:
 def test_a_narrow_bin_is_a_density() -> None:
     x0, answer, width = random(5, 2) * 0.3, random(5, 2, seed=1) * 0.3, 1e-6
     args = Gaussian(vp_cosine()), x0, x0, answer, 0.3
-    density, narrow = reconstruction(*args, bins=None), reconstruction(*args, bins=width)
+    density, narrow = reconstruction(*args, bin_width=None), reconstruction(*args, bin_width=width)
     torch.testing.assert_close(narrow + 2 * math.log(width), density, rtol=0, atol=1e-6)
 
 
@@ -318,7 +318,9 @@ def test_the_estimate_for_categories_has_the_mean_of_its_terms() -> None:
     bound = variational_bound(denoise, corruption, x0, times(4), generator=generator(1))
     entropy = -(table.probabilities * table.probabilities.log()).sum()
     assert abs(bound.total.mean() - 2 * entropy) < 4.5 * bound.total.std() / count**0.5
-    assert nats_to_bits_per_dim(bound.total, x0).mean().item() == pytest.approx(entropy.item() / math.log(2), rel=0.03)
+    assert bits_per_dim(bound.total, x0[0].numel()).mean().item() == pytest.approx(
+        entropy.item() / math.log(2), rel=0.03
+    )
 
 
 def test_a_worse_denoiser_has_a_worse_bound() -> None:

@@ -229,8 +229,12 @@ def test_bad_input_is_refused_in_one_sentence():
     x, generator = torch.ones(1, SIZE), torch.Generator()
     with pytest.raises(ValueError, match="no finite drift at t = 1: start a little below"):
         euler_maruyama(DENOISER, SCHEDULE, x, uniform(4), generator=generator)
-    for corrections in (-1, 1.5, True):
-        with pytest.raises(ValueError, match="corrections is a whole number"):
+    for corrections, kind, says in (
+        (-1, ValueError, "corrections is at least 0; got -1"),
+        (1.5, TypeError, "corrections is a whole number; got 1.5"),
+        (True, TypeError, "corrections is a whole number; got True"),
+    ):
+        with pytest.raises(kind, match=says):
             predictor_corrector(DENOISER, SCHEDULE, x, uniform(4, START), corrections=corrections, generator=generator)
     for sampler, thing in ((ancestral, Gaussian(SCHEDULE)), (euler_maruyama, SCHEDULE)):
         with pytest.raises(ValueError, match="falls strictly"):

@@ -163,3 +163,70 @@ def test_a_shift_of_the_straight_path_is_a_change_of_time() -> None:
 def test_a_shift_that_makes_no_sense_is_refused(ratio: float, power: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         shifted(rectified(), ratio, power)
+
+
+LINEAR, BETA = vp_linear(0.1, 20.0), 1e-4
+COSINE = 1 / 1.008 * math.pi / 2 * math.tan(0.008 / 1.008 * math.pi / 2)
+SIGMOID = 3 / (2 + 2 * math.cosh(3)) / math.tanh(1.5)  # S'(3) = 1 / (2 + 2 cosh 3), S(3) - S(-3) = tanh(3 / 2)
+
+
+def _zero_terminal_slope() -> float:
+    """``alpha'(0) = a'(0) / (1 - a(1))`` of the scaled and shifted alpha, 1 at t = 0, with a'(0) = -beta_min / 2."""
+    return -0.05 / (1 - LINEAR.scales(1.0)[0].item())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "f", "g2"),
+    [
+        (LINEAR, -0.05, 0.1),  # -beta_min / 2, beta_min
+        (from_betas(BETAS), 500 * math.log1p(-BETA), -1000 * math.log1p(-BETA)),  # log alpha is linear up to 1 / 1000
+        (vp_cosine(), 0.0, 0.0),
+        # alpha = cos(a + t b) / cos(a): f = -b tan(a), and sigma^2 = 1 - alpha^2 gives g^2 = -2 f
+        (vp_cosine(0.008), -COSINE, 2 * COSINE),
+        # alpha^2 = 1 - (S(-3 + 6 t) - S(-3)) / (S(3) - S(-3)): f = -3 S'(-3) / (S(3) - S(-3)), g^2 = -2 f
+        (vp_sigmoid(), -SIGMOID, 2 * SIGMOID),
+        (ve(0.01, 50.0), 0.0, 1e-4 * 2 * math.log(5000)),  # (sigma^2)' = sigma_min^2 2 log(sigma_max / sigma_min)
+        (edm(), 0.0, 0.0),
+        (rectified(), -1.0, 0.0),
+        (zero_terminal(LINEAR), _zero_terminal_slope(), -2 * _zero_terminal_slope()),
+        # sigma^2 / alpha^2 is 4 times as large, so near t = 0 all slopes are
+        (shifted(LINEAR, 2.0), -0.2, 0.4),
+        (shifted(rectified(), 3.0, power=1), -3.0, 0.0),
+    ],
+    ids=lambda one: one.name if isinstance(one, Schedule) else "",
+)
+def test_drift_and_diffusion_are_right_at_the_clean_end(schedule: Schedule, f: float, g2: float) -> None:
+    found = schedule.drift_diffusion(torch.tensor([0.0, 1e-9], dtype=torch.float64))
+    for at in (0, 1):
+        assert found[0][at].item() == pytest.approx(f, rel=2e-6, abs=1e-8)
+        assert found[1][at].item() == pytest.approx(g2, rel=2e-6, abs=2e-5)  # EDM's grows as 12800 t
+    exact = schedule.drift_diffusion(0.0)
+    assert exact[0].item() == pytest.approx(f, rel=2e-6, abs=1e-12)
+    assert exact[1].item() == pytest.approx(g2, rel=2e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [vp_cosine(), vp_cosine(0.008), vp_sigmoid(), rectified(), zero_terminal(LINEAR), shifted(rectified(), 2.0)],
+    ids=lambda one: one.name,
+)
+def test_drift_and_diffusion_have_no_bound_where_no_signal_is_left(schedule: Schedule) -> None:
+    f, g2 = schedule.drift_diffusion(1.0)
+    assert (f.item(), g2.item()) == (-math.inf, math.inf)
+
+
+def test_drift_and_diffusion_are_finite_where_some_signal_is_left() -> None:
+    """Linear: ``f = -beta_max / 2, g^2 = beta_max``; VE: ``g^2 = (sigma^2)'``; EDM: ``g^2 = 2 sigma_max^2``."""
+    growth = 2 * math.log(5000)
+    for schedule, f, g2 in ((LINEAR, -10, 20), (ve(), 0, growth * (50**2 + 0.01**2)), (edm(), 0, 2 * 80**2)):
+        found = [value.item() for value in schedule.drift_diffusion(1.0)]
+        assert found == pytest.approx([f, g2], rel=1e-7)
+
+
+@pytest.mark.parametrize("schedule", [edm(), ve(), LINEAR, vp_cosine(), vp_sigmoid()], ids=lambda one: one.name)
+def test_time_at_finds_the_ratio_of_noise_to_signal(schedule: Schedule) -> None:
+    noise = torch.tensor([0.01, 0.5, 2.0, 30.0], dtype=torch.float64)
+    alpha, sigma = schedule.scales(schedule.time_at(noise))
+    torch.testing.assert_close(sigma / alpha, noise, rtol=1e-9, atol=0)
+    ends = torch.stack([schedule.time_at(0.0), schedule.time_at(math.inf)])
+    torch.testing.assert_close(ends, torch.tensor([0.0, 1.0]).double(), rtol=0, atol=1e-12)

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from survey_lib.course import cli
+from survey_lib.course import cli, progress
 from survey_lib.course.publishing import notebooks, runner
-from survey_lib.lab.experiments import records
 
 SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"]
 
@@ -59,6 +59,11 @@ def test_help_and_refusals_do_not_load_torch():
         (["run", "--profile", "fast"], "accepted: auto, smoke, cpu, gpu"),
         (["run", "--profile", "cpu", "-p", "profile", "smoke"], '"profile" is given twice'),
         (["train", "glyphs_bass"], 'did you mean "glyphs_base"?'),
+        (["train", "nosuch"], "accepted: glyphs_features, glyphs_features2, glyphs_base"),
+        (["train", "digits_base"], 'no training "digits_base"'),
+        (["train", "glyphs_base", "--device", "gpu"], 'device is "gpu"; accepted: auto, cpu, cuda'),
+        (["train", "glyphs_base", "--device", "mps"], 'device is "mps"; accepted'),
+        (["train", "glyphs_base", "--device", "cuda:77"], "asks for a GPU that torch does not see here"),
     ],
 )
 def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
@@ -70,14 +75,14 @@ def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
 
 def test_values_reach_the_lesson_with_their_types(here, monkeypatch):
     seen = {}
-    monkeypatch.setattr(cli, "_run", lambda chosen, given, *_: seen.update(given) or [])
+    monkeypatch.setattr(progress, "run_lessons", lambda chosen, given, *_: seen.update(given) or [])
     assert (
         survey("run", "-p", "seed", "3", "-p", "scale", "2", "--dataset", "digits", "--profile", "smoke").exit_code == 0
     )
     assert seen == {"seed": 3, "scale": 2, "dataset": "digits", "profile": "smoke"}
 
 
-def test_outputs_write_the_records_that_come_with_the_course_and_lesson_00_runs_last(here, monkeypatch):
+def test_outputs_keep_their_results_apart_and_lesson_00_runs_last(here, monkeypatch):
     here.write("00_map")
     seen = []
 
@@ -85,11 +90,65 @@ def test_outputs_write_the_records_that_come_with_the_course_and_lesson_00_runs_
         seen.append(([one.name for one in chosen], os.environ["SURVEY_RESULTS"]))
         raise ValueError("that will do")
 
-    monkeypatch.setattr(cli, "_run", run)
+    monkeypatch.setattr(progress, "run_lessons", run)
     monkeypatch.setenv("SURVEY_RESULTS", "elsewhere")
     assert survey("outputs").output == "Error: that will do\n"
-    assert seen == [(["01_small", "00_map"], str(records.shipped()))]
+    assert seen == [(["01_small", "00_map"], str(cli.HOME / "build" / "results"))]
     assert os.environ["SURVEY_RESULTS"] == "elsewhere"
+
+
+def test_only_a_whole_training_goes_to_the_shipped_checkpoints(monkeypatch):
+    from survey_lib.lab.training import checkpoints, recipes
+
+    asked = []
+
+    def train(name, *, device, steps, root):
+        asked.append((steps, root))
+        return (root or recipes.trial_folder(steps)) / f"{name}.safetensors"
+
+    monkeypatch.setattr(recipes, "train", train)
+    whole, trial = survey("train", "glyphs_base"), survey("train", "glyphs_base", "--steps", 3)
+    assert asked == [(None, checkpoints.folder()), (3, None)]
+    assert "data/checkpoints/glyphs_base.safetensors" in whole.output and "a trial" not in whole.output
+    assert "build/checkpoints/3_steps/glyphs_base.safetensors, a trial" in trial.output
+    assert survey("train").output.split() == recipes.names()
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What JupyterLab was asked to open."""
+    paths = []
+    monkeypatch.setattr(os, "execv", lambda program, call: paths.append(Path(call[-1])))
+    return paths
+
+
+def test_lab_opens_the_learners_copy_and_solved_the_lesson_itself(here, opened):
+    lesson = here.home / "notebooks" / "01_small.ipynb"
+    before = lesson.read_bytes()
+    assert "01_small.ipynb is your copy without solutions" in survey("lab").output
+    assert survey("lab", "1", "--solved").exit_code == 0
+    assert opened == [here.home / "lab" / "01_small.ipynb", lesson]
+    assert lesson.read_bytes() == before
+    both = survey("lab", "--solved", "--fresh")
+    assert both.exit_code == 2 and "give one of them" in both.output and len(opened) == 2
+    assert survey("lab", "7").output == 'Error: there is no lesson "7"; accepted: 01_small, or their numbers\n'
+
+
+def test_results_that_cannot_be_kept_are_refused_before_a_kernel_starts(here, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "_papermill", lambda *_: pytest.fail("a kernel was started"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SURVEY_RESULTS", str(tmp_path / "file" / "results"))
+    result = survey("run", "--out", here.build)
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert "cannot be written (Not a directory); SURVEY_RESULTS names another folder for results" in result.output
+    file = here.home / "two.yml"
+    file.write_text('lesson: "01"\ngrid: {seed: [0, 1]}\n')
+    assert survey("sweep", file, "--out", here.build).output == result.output
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "survey_lib", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("survey, version ")
 
 
 def test_lessons_are_listed_with_their_parameters(here):
@@ -139,9 +198,11 @@ def test_a_killed_run_leaves_the_last_whole_files_and_the_next_run_works(course,
     assert code == -signal.SIGKILL
     assert old.read_bytes() == before
     assert runner.read_outcomes(course.build) == []
+    assert len(list(course.build.glob(".partial-*"))) == 1
     course.write()
     (outcome,) = runner.run(notebooks.all_lessons(course.home), {}, course.build)
     assert outcome.passed and notebooks.read(old).cells[-1].execution_count
+    assert not list(course.build.glob(".partial-*"))
 
 
 def test_ctrl_c_gets_one_sentence(course):

@@ -51,7 +51,7 @@ def test_it_is_shown_as_it_is_made():
 def test_a_reader_without_a_kernel_sees_a_list(asked):
     bundle = asked[1]._repr_mimebundle_()
     output = new_output("display_data", bundle)
-    (kept,) = outputs.still([output])
+    (kept,) = outputs.strip_outputs([output])
     assert WIDGET in bundle and WIDGET not in kept.data
     notebook = new_notebook(cells=[new_code_cell("predict(…)", outputs=[kept])])
     page = BeautifulSoup(HTMLExporter().from_notebook_node(notebook)[0], "html.parser")

@@ -81,8 +81,21 @@ def test_a_bad_parameter_is_named_with_what_is_accepted(parameters, error, sente
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_images_is_a_data_set(tmp_path):
+def test_a_folder_of_images_is_a_data_set(tmp_path, monkeypatch):
     assert run(dataset=str(tmp_path)).dataset == str(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "glyphs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(dataset="images").dataset == str(tmp_path / "images")
+    assert run(dataset="glyphs").dataset == "glyphs", "a name is a name, whatever folders there are"
+
+
+def test_a_device_is_checked_in_one_sentence(without_gpu):
+    assert runtime.check_device("cpu") == runtime.check_device("auto") == "cpu"
+    for device, kind in (("gpu", ValueError), ("mps", ValueError), (0, TypeError), ("cuda:1", RuntimeError)):
+        with pytest.raises(kind, match="device") as caught:
+            runtime.check_device(device)
+        assert "\n" not in str(caught.value)
 
 
 def test_require_checks_a_lessons_own_parameters():

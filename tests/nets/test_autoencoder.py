@@ -7,20 +7,12 @@ import torch
 
 from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.autoencoder import Autoencoder, Codebook
+from survey_lib.nets.layers import initialised
+from tests.support import draw, generator
 
 
 def make(**config) -> Autoencoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Autoencoder(**config)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=generator(seed))
+    return initialised(0, lambda: Autoencoder(**config))
 
 
 @pytest.mark.parametrize(
@@ -135,9 +127,9 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     for call, words in (
         (lambda: net.encode(draw(1, 3, 28, 28)), r"takes images \(B, 1, H, W\)"),
         (lambda: net.encode(draw(1, 1, 27, 28)), "multiples of 4"),
-        (lambda: net.decode_tokens(torch.zeros(1, 50, dtype=torch.long)), "50 tokens are no map of 7 x 7"),
+        (lambda: net.decode_tokens(torch.zeros(1, 50, dtype=torch.long)), "50 tokens do not fill a map of 7 x 7"),
         (lambda: make(channels=1, codes=None).tokens(draw(1, 1, 8, 8)), "no codebook"),
-        (lambda: Autoencoder(1, halvings=0), "at least once; got 0"),
+        (lambda: Autoencoder(1, halvings=0), "at least 1; got 0"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

@@ -7,16 +7,12 @@ import torch
 
 from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
+from survey_lib.nets.layers import initialised
+from tests.support import draw, generator
 
 
 def make(*args, **config) -> Classifier:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Classifier(*args, **config)
-
-
-def draw(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return initialised(0, lambda: Classifier(*args, **config))
 
 
 @pytest.mark.parametrize(
@@ -87,9 +83,9 @@ def test_refuses_other_channels_in_one_sentence(shape):
 def make_noisy(*args, **config) -> NoisyClassifier:
     """With all its weights drawn anew: a fresh one passes its blocks by."""
     net = NoisyClassifier(*args, **config)
-    generator = torch.Generator().manual_seed(0)
+    source = generator()
     for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        torch.nn.init.normal_(parameter, std=0.3, generator=source)
     return net
 
 

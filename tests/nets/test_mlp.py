@@ -6,17 +6,13 @@ import pytest
 import torch
 
 from survey_lib.lab.evaluation.cost import macs
+from survey_lib.nets.layers import initialised
 from survey_lib.nets.mlp import MLP
+from tests.support import draw
 
 
 def make(*args, **config) -> MLP:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return MLP(*args, **config)
-
-
-def draw(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return initialised(0, lambda: MLP(*args, **config))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 7])
@@ -63,8 +59,8 @@ def test_costs_what_a_hand_counts():
         (None, (4, 3), None, r"takes points of shape \(B, 2\); got \(4, 3\)"),
         (None, (2,), None, r"takes points of shape \(B, 2\); got \(2,\)"),
         (None, (4, 2), [0, 0, 0, 0], "built without classes, so cond must be None"),
-        (3, (4, 2), [0, 1, 2, 9], "labels run from 0 to 2, and 3 is no label; got 0 to 9"),
-        (3, (4, 2), [0, 1], r"one whole number an example, shape \(4,\)"),
+        (3, (4, 2), [0, 1, 2, 9], "labels run from 0 to 2, and 3 means no label; got 0 to 9"),
+        (3, (4, 2), [0, 1], r"one whole number per example, shape \(4,\)"),
     ],
 )
 def test_refuses_in_one_sentence(classes, shape, cond, sentence):

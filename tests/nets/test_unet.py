@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from survey_lib.lab.evaluation.cost import macs
-from survey_lib.nets.layers import SelfAttention
+from survey_lib.nets.layers import SelfAttention, initialised
 from survey_lib.nets.unet import UNet
+from tests.support import draw, nonzero
 
 
 def make(seed: int = 0, **config) -> UNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return UNet(**config)
-
-
-def awake(**config) -> UNet:
-    """A network none of whose layers starts at zero, so that every input matters."""
-    net, generator = make(**config), torch.Generator().manual_seed(0)
-    for parameter in net.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1, generator=generator)
-    return net
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return initialised(seed, lambda: UNet(**config))
 
 
 GRID = [
@@ -72,7 +57,7 @@ def test_rectangles_are_images_too():
 
 def test_examples_do_not_see_each_other():
     """No layer mixes a batch: an example's answer is the same alone and in company."""
-    net = awake(channels=1, widths=(8, 16), classes=3, attention=(1,))
+    net = nonzero(UNet, channels=1, widths=(8, 16), classes=3, attention=(1,))
     x, c_noise, cond = draw(3, 1, 16, 16), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([0, 2, 3])
     together = net(x, c_noise, cond)
     for i in range(3):
@@ -82,7 +67,7 @@ def test_examples_do_not_see_each_other():
 
 
 def test_no_label_is_the_last_row():
-    net, x, c_noise = awake(channels=1, widths=(8,), classes=3), draw(2, 1, 8, 8), torch.zeros(2)
+    net, x, c_noise = nonzero(UNet, channels=1, widths=(8,), classes=3), draw(2, 1, 8, 8), torch.zeros(2)
     assert net(x, c_noise).equal(net(x, c_noise, torch.tensor([3, 3])))
     assert not net(x, c_noise).equal(net(x, c_noise, torch.tensor([2, 2])))
 
@@ -169,11 +154,11 @@ def test_costs_what_a_hand_counts(config):
         ({}, (2, 1, 30, 28), None, r"multiples of 4; got \(2, 1, 30, 28\)"),
         ({}, (2, 3, 28, 28), None, r"takes images \(B, 1, H, W\)"),
         ({}, (1, 28, 28), None, r"takes images \(B, 1, H, W\)"),
-        ({}, (2, 1, 28, 28), [0, 1], "built without classes, so cond must be None"),
-        ({"classes": 3}, (2, 1, 28, 28), [0, 4], "labels run from 0 to 2, and 3 is no label; got 0 to 4"),
-        ({"classes": 3}, (2, 1, 28, 28), [-1, 1], "labels run from 0 to 2, and 3 is no label; got -1 to 1"),
-        ({"classes": 3}, (2, 1, 28, 28), [0, 1, 2], r"one whole number an example, shape \(2,\)"),
-        ({"classes": 3}, (2, 1, 28, 28), [0.0, 1.0], "one whole number an example.*float32"),
+        ({}, (2, 1, 28, 28), [0, 1], "without classes or cond_channels, so cond must be None"),
+        ({"classes": 3}, (2, 1, 28, 28), [0, 4], "labels run from 0 to 2, and 3 means no label; got 0 to 4"),
+        ({"classes": 3}, (2, 1, 28, 28), [-1, 1], "labels run from 0 to 2, and 3 means no label; got -1 to 1"),
+        ({"classes": 3}, (2, 1, 28, 28), [0, 1, 2], r"one whole number per example, shape \(2,\)"),
+        ({"classes": 3}, (2, 1, 28, 28), [0.0, 1.0], "one whole number per example.*float32"),
     ],
 )
 def test_refuses_in_one_sentence(build, x, cond, sentence):
@@ -185,7 +170,7 @@ def test_refuses_in_one_sentence(build, x, cond, sentence):
 
 
 def test_refuses_attention_where_there_is_no_level():
-    with pytest.raises(ValueError, match="attention names levels 0 to 1; got"):
+    with pytest.raises(ValueError, match="attention must name levels 0 to 1; got"):
         UNet(widths=(8, 16), attention=(2,))
 
 
@@ -196,10 +181,7 @@ def test_refuses_heads_that_do_not_divide():
 
 def test_attention_is_the_softmax_of_products():
     """Against the textbook's formula, written with explicit sums for two heads."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        layer = SelfAttention(8, head=4)
-        nn.init.normal_(layer.out.weight)
+    layer = nonzero(SelfAttention, 8, head=4)
     x = draw(2, 8, 3, 5)
     q, k, v = layer.qkv(layer.norm(x)).flatten(2).chunk(3, dim=1)  # (B, C, places)
     heads = []
@@ -207,3 +189,37 @@ def test_attention_is_the_softmax_of_products():
         weights = (torch.einsum("bci,bcj->bij", q[:, part], k[:, part]) / 2).softmax(-1)
         heads.append(torch.einsum("bij,bcj->bci", weights, v[:, part]))
     torch.testing.assert_close(layer(x), x + layer.out(torch.cat(heads, 1).reshape(x.shape)))
+
+
+# ---------------------------------------------------------------------- conditioned on an image
+
+
+def concatenating() -> UNet:
+    return nonzero(UNet, 2, cond_channels=3, widths=(8, 16))
+
+
+def test_an_image_conditions_by_concatenation_and_none_is_zeros():
+    net, x, c_noise = concatenating(), draw(2, 2, 8, 8), torch.zeros(2)
+    alone = net(x, c_noise)
+    assert alone.shape == x.shape
+    assert alone.equal(net(x, c_noise, torch.zeros(2, 3, 8, 8)))
+    assert (net(x, c_noise, draw(2, 3, 8, 8)) - alone).abs().max() > 1e-3
+
+
+def test_a_concatenating_network_is_made_again_from_its_config():
+    net = concatenating()
+    again = UNet(**net.config)
+    again.load_state_dict(net.state_dict())
+    x, cond = draw(1, 2, 8, 8), draw(1, 3, 8, 8, seed=1)
+    assert net(x, torch.zeros(1), cond).equal(again(x, torch.zeros(1), cond))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 3, 4, 4), (1, 3, 8, 8)])
+def test_a_condition_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"cond must be an image of shape \(2, 3, 8, 8\); got"):
+        concatenating()(draw(2, 2, 8, 8), torch.zeros(2), draw(*shape))
+
+
+def test_labels_and_an_image_at_once_are_refused():
+    with pytest.raises(ValueError, match="not on both"):
+        UNet(2, classes=3, cond_channels=1)

@@ -16,7 +16,7 @@ claims share; a table below it is one claim::
 `reading` has the grammar, `judging` the interval and the rule, `display` the ledger that closes a lesson.
 """
 
-from survey_lib.course.claims.display import Ledger, counts, ledger
+from survey_lib.course.claims.display import Ledger, counts, ledger, said
 from survey_lib.course.claims.judging import (
     DIRECTION,
     INCONCLUSIVE,
@@ -54,5 +54,6 @@ __all__ = [
     "ledger",
     "load",
     "rule",
+    "said",
     "verdicts",
 ]

@@ -16,8 +16,8 @@ from survey_lib.lab.plots.tables import Table, table
 ROWS = 8
 WIDTH = 100
 NOTE = (
-    "A test compares a with b: the ratio is a / b, its 95 % interval is Student's t over seeds, paired; there are three "
-    "unless another number is given. The thresholds are ours. "
+    "A test compares a with b: the ratio is a / b, its 95 % interval is Student's t over seeds, paired; there are "
+    "three unless another number is given. The thresholds are ours. "
     "In the picture grey is no difference, a dashed line the threshold, its arrow the side that is claimed."
 )
 
@@ -71,7 +71,7 @@ class Ledger:
         data, words = (max(len(getattr(one, name)) for one in self.verdicts) for name in ("dataset", "words"))
         lines = []
         for claim, found in self.rows:
-            for text, indent in ((f"{claim.id}: {_said(claim)}", ""), (f"our test: {claim.test}", "    ")):
+            for text, indent in ((f"{claim.id}: {said(claim)}", ""), (f"our test: {claim.test}", "    ")):
                 lines += textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent="    ")
             for one in found:
                 line = f"      {one.dataset:{data}}  {one.words:{words}}  {one.measured}"
@@ -103,7 +103,8 @@ def counts(found: Sequence[Verdict] | None = None) -> Table:
     )
 
 
-def _said(claim: Claim) -> str:
+def said(claim: Claim) -> str:
+    """What the source says, and the source."""
     return f"{claim.says} ({'our own claim' if claim.source == OURS else claim.source})"
 
 
@@ -120,7 +121,7 @@ def _table(rows: Sequence[tuple[Claim, list[Verdict]]], first: int) -> str:
             f"<i>{escape(one.dataset)}</i><br><b>{escape(one.words)}</b><br>{escape(one.measured)}</div>"
             for one in found
         )
-        about = f"<b>{place} {escape(claim.name)}</b><br>{escape(_said(claim))}<br><small>{escape(claim.test)}</small>"
+        about = f"<b>{place} {escape(claim.name)}</b><br>{escape(said(claim))}<br><small>{escape(claim.test)}</small>"
         boxes = f'<div style="display:flex;flex-wrap:wrap;gap:.4em .8em">{verdict}</div>'
         lines.append(f"<tr><td {cell}>{about}</td><td {cell}>{boxes}</td></tr>")
     head = f"<tr><th {cell}>claim, and our test</th><th {cell}>verdicts</th></tr>"

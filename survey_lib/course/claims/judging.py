@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +97,20 @@ def verdicts(
     set without rows.
     """
     claims = load(lesson)
-    rows = table
-    if rows is None:
-        rows = store.load(folder=store.shipped() if shipped else None)
+    if not claims:
+        return ()
+    if table is None:
+        folder, names = store.shipped() if shipped else None, dict.fromkeys(claim.experiment for claim in claims)
+        experiments, known = {name: store.load(name, folder=folder) for name in names}, store.select()
+    else:
+        experiments = dict(iter(table.groupby("experiment")))
+        known = list(experiments)
+    found = []
     for claim in claims:
-        _refuse_unknown(claim, rows)
-    rows = rows[rows["profile"] != "smoke"]
-    found = [one for claim in claims for one in _by_dataset(claim, rows)]
-    if dataset is not None and claims:
+        rows = experiments.get(claim.experiment)
+        _refuse_unknown(claim, rows, known)
+        found += _by_dataset(claim, rows)
+    if dataset is not None:
         accepted = sorted({one.dataset for one in found} - {NO_DATA})
         if dataset not in accepted:
             near = runtime.suggest(dataset, accepted)
@@ -151,11 +157,12 @@ def interval(logs: np.ndarray) -> tuple[float, float, float]:
 def in_words(found: Iterable[Verdict]) -> str:
     """How often each verdict was reached: "3 reproduced, 1 inconclusive"; "none" for no verdict."""
     found = list(found)
-    counted = Counter(one.verdict for one in found)
-    parts = [f"{counted[word]} {word}" for word in VERDICTS if counted[word]]
+    parts = [_counted(one.verdict for one in found)]
+    if stale := [one.found for one in found if one.stale]:
+        parts.append(f"(were: {_counted(stale)})")
     if limited := sum(bool(one.claim.limit) for one in found if one.seeds):
-        parts.append(f"of which {limited} on one network each")
-    return ", ".join(parts) or "none"
+        parts.append(f"({limited} on one network each)")
+    return " ".join(parts) if found else "none"
 
 
 def chance(found: Iterable[Verdict]) -> str:
@@ -163,9 +170,14 @@ def chance(found: Iterable[Verdict]) -> str:
     drawn = sum(one.claim.kind != "exact" and one.seeds >= SEEDS for one in found)
     return (
         f"A 95 % interval misses by chance on each side in 2.5 % of cases: were there no difference in any of the "
-        f"{drawn} comparisons, at most about {drawn * ONE_SIDED:.1f} would be called reproduced all the same, and as many "
-        "the other way round."
+        f"{drawn} comparisons, at most about {drawn * ONE_SIDED:.1f} would be called reproduced all the same, and as "
+        "many the other way round."
     )
+
+
+def _counted(words: Iterable[str]) -> str:
+    counted = Counter(words)
+    return ", ".join(f"{counted[word]} {word}" for word in VERDICTS if counted[word])
 
 
 def _number(ratio: float) -> str:
@@ -173,36 +185,38 @@ def _number(ratio: float) -> str:
     return f"{ratio:.3f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
 
 
-def _refuse_unknown(claim: Claim, rows: pandas.DataFrame) -> None:
-    if rows.empty:
-        return
-    own = rows[rows["experiment"] == claim.experiment].dropna(axis=1, how="all")
+def _refuse_unknown(claim: Claim, rows: pandas.DataFrame | None, known: Sequence[str]) -> None:
+    """Raise ValueError, naming it, for an experiment, setting, value or quantity that the results lack."""
     about = f"claim {claim.id} is about"
-    if own.empty:
-        near = runtime.suggest(claim.experiment, rows["experiment"].unique())
+    if claim.experiment not in known and known:
+        near = runtime.suggest(claim.experiment, known)
         raise ValueError(f'{about} the experiment "{claim.experiment}"{near}, of which there are no results')
-    chosen = [claim.where, claim.a, claim.b]
-    settings = [name for one in chosen for name in one if name not in (BEST, NEAREST)]
-    quantities = [claim.expected.quantity, *(one[name] for one in chosen for name in (BEST, NEAREST) if name in one)]
-    for what, names in (("setting", settings), ("quantity", quantities)):
+    if rows is None or rows.empty:
+        return
+    own = rows.dropna(axis=1, how="all")
+    selections = (claim.where, claim.a, claim.b)
+    named = [(name, value) for one in selections for name, value in one.items()]
+    settings = [(name, value) for name, value in named if name not in (BEST, NEAREST)]
+    quantities = [claim.expected.quantity, *(value for name, value in named if name in (BEST, NEAREST))]
+    for what, names in (("setting", [name for name, _ in settings]), ("quantity", quantities)):
         for name in names:
             if name not in own:
-                raise ValueError(
-                    f'{about} the {what} "{name}"{runtime.suggest(name, own)}, which {claim.experiment} lacks'
-                )
-    for one in chosen:
-        for name in set(one) - {BEST, NEAREST}:
-            for value in one[name] if isinstance(one[name], list) else [one[name]]:
-                if not (own[name] == value).any():
-                    near = runtime.suggest(value, own[name].dropna().unique())
-                    raise ValueError(f"{about} {name} {value!r}{near}, of which {claim.experiment} has no results")
+                near = runtime.suggest(name, own)
+                raise ValueError(f'{about} the {what} "{name}"{near}, which {claim.experiment} lacks')
+    for name, value in settings:
+        for one in value if isinstance(value, list) else [value]:
+            if not (own[name] == one).any():
+                near = runtime.suggest(one, own[name].dropna().unique()) if isinstance(one, str) else ""
+                raise ValueError(f"{about} {name} {one!r}{near}, of which {claim.experiment} has no results")
 
 
-def _by_dataset(claim: Claim, rows: pandas.DataFrame) -> list[Verdict]:
-    own = rows[rows["experiment"] == claim.experiment]
-    sides = [set(_matching(own, {**claim.where, **side})["dataset"]) for side in (claim.a, claim.b) if side]
-    names = sorted(set.union(*sides)) or [NO_DATA]
-    return [judge(claim, own[own["dataset"] == name], name) for name in names]
+def _by_dataset(claim: Claim, rows: pandas.DataFrame | None) -> list[Verdict]:
+    """The verdict on each data set with rows of either side; smoke runs do not count."""
+    if rows is None or rows.empty:
+        return [Verdict(claim, NO_DATA, INCONCLUSIVE, reason="no results yet")]
+    own = rows[rows["profile"] != "smoke"]
+    names = {name for side in (claim.a, claim.b) if side for name in _matching(own, {**claim.where, **side})["dataset"]}
+    return [judge(claim, own[own["dataset"] == name], name) for name in sorted(names) or [NO_DATA]]
 
 
 def _judge_comparable(claim: Claim, rows: pandas.DataFrame, dataset: str) -> Verdict:

@@ -27,6 +27,7 @@ def intervals(rows: Sequence[tuple[Claim, Sequence[Verdict]]]) -> Figure:
     A hollow mark is out of date. Verdicts without a ratio leave their line empty.
     """
     names = list(dict.fromkeys(one.dataset for _, found in rows for one in found))
+    names.sort(key=lambda name: name not in ROLES)  # so that these keep their marks in every lesson
     paint = colours(names, {name: role for name, role in ROLES.items() if name in names})
     left, right = _ends(rows)
     height = sum(LABEL + LINE * len(found) + GAP for _, found in rows)

@@ -34,7 +34,8 @@ TRAININGS = 3
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _EXPECT = re.compile(rf"(\w+): a ([<>]) (?:(?:({_NUMBER}) \* )?(b)|({_NUMBER}))")
-_TYPES = {"source": str, "says": str, "expect": str, "kind": str, "headline": bool, "networks": int}
+_TYPES = {str: "a text", bool: "true or false", int: "a whole number"}
+_FIELDS = {"source": str, "says": str, "expect": str, "kind": str, "headline": bool, "networks": int}
 _SHARED = ("source", "effect", "kind", "networks")
 _NEEDED = ("source", "says", "expect", "a")
 
@@ -75,10 +76,10 @@ class Claim:
     headline: bool = False
 
     def __post_init__(self):
-        for name, kind in _TYPES.items():
+        for name, kind in _FIELDS.items():
             value = getattr(self, name)
-            if not (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))) and value is not None:
-                raise TypeError(f"claim {self.id}: {name} is {value!r}; a {kind.__name__} is accepted")
+            if type(value) is not kind and not (name == "networks" and value is None):
+                raise TypeError(f"claim {self.id}: {name} is {value!r}; {_TYPES[kind]} is accepted")
         for name in ("where", "a", "b"):
             self._check_selection(name, getattr(self, name))
         try:
@@ -95,7 +96,7 @@ class Claim:
         if not number or not 0 <= self.effect < 1:
             raise ValueError(f"claim {self.id}: effect is {self.effect!r}; a number from 0 to below 1 is accepted")
         if self.kind == "trained" and self.networks is None:
-            raise ValueError(f'claim {self.id}: kind "trained" has to state how many networks were trained for each side')
+            raise ValueError(f'claim {self.id}: kind "trained" has to state networks, the trainings behind each side')
 
     def _check_selection(self, name: str, selection: Any) -> None:
         if not isinstance(selection, Mapping):
@@ -129,10 +130,15 @@ class Claim:
         return "one network each" if self.networks == 1 else f"{self.networks} networks each"
 
     @property
+    def selected(self) -> str:
+        """What a and b select, in words."""
+        sides = (("a", self.a), ("b", self.b), ("both" if self.b else "", self.where))
+        return "; ".join(f"{name}: {_words(chosen)}".lstrip(": ") for name, chosen in sides if chosen)
+
+    @property
     def test(self) -> str:
         """Our test in words: the expression, and what a and b select."""
-        sides = [f"{name}: {_words(chosen)}" for name, chosen in (("a", self.a), ("b", self.b)) if chosen]
-        return "; ".join([self.expect, *sides, *([f"both: {_words(self.where)}"] if self.where else [])])
+        return f"{self.expect}; {self.selected}"
 
 
 def load(lesson: str | None = None, *, folder: Path | None = None) -> tuple[Claim, ...]:

@@ -1,24 +1,27 @@
-"""Exercises: checked by property against exact answers, with the usual mistakes known by name.
+"""Exercises, checked by properties with exact values and by a catalogue of common mistakes.
 
 In a lesson::
 
-    from survey_lib.course.exercises import check
+    from survey_lib.course.exercises import card, check
+    card("01.A")
     check("01.A", corrupt)
 
-A lesson's exercises stand in the module ``lesson_NN`` as ``A``, ``B`` and ``C``.
+Lesson 01 keeps its exercises in ``survey_lib.course.lessons.l01.exercises`` as ``A``, ``B`` and ``C``.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import pkgutil
 from typing import Any
 
+from survey_lib.course import lessons
 from survey_lib.course.exercises import framework
-from survey_lib.course.exercises.framework import Exercise, Mistake, Passed, Property, card
+from survey_lib.course.exercises.framework import Card, Exercise, Mistake, Passed, Property
 from survey_lib.course.exercises.predictions import Comparison, Prediction, compare, predict
 
 __all__ = [
+    "Card",
     "Comparison",
     "Exercise",
     "Mistake",
@@ -36,19 +39,30 @@ __all__ = [
 
 def every() -> tuple[Exercise, ...]:
     """All exercises of all lessons, in order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lesson_"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return tuple(getattr(module, letter) for module in modules for letter in "ABC" if hasattr(module, letter))
+    return tuple(getattr(_module(lesson), letter) for lesson in _lessons() for letter in framework.DIFFICULTY)
 
 
 def get(name: str) -> Exercise:
-    """The exercise ``"01.A"``. Raises ValueError with those that exist."""
+    """The exercise with the id ``name``, such as ``"01.A"``. Raises ValueError if there is no such exercise."""
     lesson, _, letter = name.partition(".")
-    if importlib.util.find_spec(f"{__name__}.lesson_{lesson}") and letter in ("A", "B", "C"):
-        return getattr(importlib.import_module(f"{__name__}.lesson_{lesson}"), letter)
+    if lesson in _lessons() and letter in framework.DIFFICULTY:
+        return getattr(_module(lesson), letter)
     raise ValueError(f"no exercise {name!r}; there are {', '.join(one.id for one in every())}")
 
 
+def card(name: str) -> Card:
+    """The card of the exercise ``name`` for a notebook: title, difficulty, time, and hints that open one at a time."""
+    return Card(get(name))
+
+
 def check(exercise: Exercise | str, answer: Any, seed: int = 0) -> Passed:
-    """Check an answer: see `core.check`. The exercise is given itself or by its id, such as ``"01.A"``."""
+    """Check an answer to an exercise, given itself or by its id; see `framework.check`."""
     return framework.check(get(exercise) if isinstance(exercise, str) else exercise, answer, seed)
+
+
+def _lessons() -> list[str]:
+    return sorted(module.name.removeprefix("l") for module in pkgutil.iter_modules(lessons.__path__))
+
+
+def _module(lesson: str) -> Any:
+    return importlib.import_module(f"{lessons.__name__}.l{lesson}.exercises")

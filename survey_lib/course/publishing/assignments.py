@@ -3,13 +3,14 @@
 A lesson is written with its solutions, between ``### BEGIN SOLUTION`` and ``### END SOLUTION``; that is what makes
 it run. `make` takes them out, with the hidden tests and all outputs, and locks the cells that check::
 
-    python -c "from survey_lib.course import assignments; assignments.make('01', 'handout')"
+    survey assignment 01 --out handout
 
 For a class: hand out the folder, collect the notebooks, and grade with nbgrader's own commands. The lessons are
 valid nbgrader sources, so that its whole pipeline takes them: copy the lesson (not the student's version) to
 ``source/lesson01/``, then ``nbgrader generate_assignment lesson01``, put what was handed in under
 ``submitted/<student>/lesson01/``, then ``nbgrader autograde lesson01`` and ``nbgrader generate_feedback lesson01``.
-Autograding restores the locked cells and the hidden tests, which check with seeds that students have not seen.
+Autograding restores the locked cells and the hidden tests, which check with other seeds; nbgrader's feedback pages show
+them, as they show everything.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ _SCHEMA = {"schema_version": 3, "locked": False, "solution": False, "grade": Fal
 
 
 def make(lesson: str | Path, destination: str | Path) -> Path:
-    """Write the student's version of a lesson (a number, a name or a path) into a folder; return its path.
+    """Write the student's version of a lesson into a folder; return its path.
 
-    Raises RuntimeError without nbgrader, and ValueError for a lesson that holds no exercise or a malformed one.
+    lesson       : a number, a name or a path
+    destination  : the folder; a notebook in it that is not this version is never replaced
+
+    Raises RuntimeError without nbgrader, ValueError for a lesson that holds no exercise or a malformed one, and
+    FileExistsError where the folder holds the lesson itself, or a version that somebody has changed.
     """
     path = Path(lesson)
     if path.suffix != ".ipynb":
@@ -39,12 +44,14 @@ def make(lesson: str | Path, destination: str | Path) -> Path:
     if target.resolve() == path.resolve():
         raise ValueError(f"{target} is the lesson itself, with the solutions; name another folder")
     student = strip(notebooks.read(path), path.name)
+    if target.exists() and notebooks.source_hash(notebooks.read(target)) != notebooks.source_hash(student):
+        raise FileExistsError(f"{target} holds other cells, which would be lost; name another folder or move it away")
     runtime.write_atomically(target, nbformat.writes(student).encode())
     return target
 
 
 def strip(notebook: nbformat.NotebookNode, name: str = "the notebook") -> nbformat.NotebookNode:
-    """The notebook without solutions, hidden tests and outputs; the given one stays as it is."""
+    """Return a copy of the notebook without solutions, hidden tests and outputs."""
     preprocessors = _preprocessors()
     student = copy.deepcopy(notebook)
     if not any(cell.metadata.get("nbgrader", {}).get("solution") for cell in student.cells):

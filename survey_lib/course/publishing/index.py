@@ -1,11 +1,10 @@
-"""The index page: the course in the survey's structure, a picture, a sentence and how it went for each lesson."""
+"""The index page: the course in the survey's structure, with a picture, a sentence and the last run of each lesson."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ import nbformat
 from PIL import Image
 
 from survey_lib.course.publishing import layout, notebooks
+from survey_lib.course.publishing.layout import Verdicts
 from survey_lib.course.publishing.runner import Outcome
 from survey_lib.course.publishing.structure import PARTS, Part
 from survey_lib.lab.runtime import HOME
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(outcomes: Sequence[Outcome], destination: Path, home: Path = HOME) -> list[Entry]:
-    """Every lesson: those that ran, from their notebooks in ``destination``; those of ``home``; and those to come."""
+    """List every lesson: those that ran into ``destination``, the others of ``home``, and those to come."""
     ran = {outcome.lesson: outcome for outcome in outcomes}
     sources = {path.stem: path for path in sorted((home / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
     found = []
@@ -64,11 +64,11 @@ def cover(notebook: nbformat.NotebookNode) -> tuple[bytes, str]:
     return b"", ""
 
 
-def page(lessons: Sequence[Entry], verdicts: Mapping[str, Counter[str]], home: Path = HOME) -> str:
+def page(lessons: Sequence[Entry], verdicts: Verdicts, home: Path = HOME) -> str:
     """The index page.
 
     lessons   : from `entries`
-    verdicts  : counts of the verdicts on the claims of each lesson, by its number
+    verdicts  : from `layout.verdicts`
     home      : the project, whose ``figures/overview.png`` heads the page
     """
     others = Part("", "More lessons", "", {})
@@ -85,10 +85,10 @@ def page(lessons: Sequence[Entry], verdicts: Mapping[str, Counter[str]], home: P
     )
 
 
-def summary(outcomes: Sequence[Outcome], verdicts: Mapping[str, Counter[str]]) -> str:
-    """How each lesson went as a table of plain text, with the counts of the verdicts on its claims."""
+def summary(outcomes: Sequence[Outcome], verdicts: Verdicts) -> str:
+    """A table of plain text: minutes, checks and counts of verdicts of each lesson, and the failures below it."""
     header = ("lesson", "minutes", "checks passed", "claims")
-    rows = [(one.lesson, f"{one.minutes:.1f}", _checks(one), _claims(one, verdicts)) for one in outcomes]
+    rows = [(one.lesson, f"{one.minutes:.1f}", _checks(one), verdicts.lessons.get(one.number, "-")) for one in outcomes]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
     lines = [
         f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
@@ -98,15 +98,14 @@ def summary(outcomes: Sequence[Outcome], verdicts: Mapping[str, Counter[str]]) -
     return "\n".join(lines + [f"\n{one.lesson} failed at {one.error}" for one in outcomes if one.error])
 
 
-def _told(lessons: Sequence[Entry], verdicts: Mapping[str, Counter[str]]) -> str:
+def _told(lessons: Sequence[Entry], verdicts: Verdicts) -> str:
     ran = [one.outcome for one in lessons if one.outcome is not None]
     minutes, failed = sum(one.minutes for one in ran), sum(not one.passed for one in ran)
     how = f"{failed} of them failed" if failed else "all of them passed"
-    claims = layout.in_words(sum(verdicts.values(), Counter()))
     return (
         'The survey <a href="https://arxiv.org/abs/2210.09292">arXiv 2210.09292</a> as a course that runs. '
         f"{len(ran)} of {len(lessons)} lessons ran here in {minutes:.1f} minutes; {how}."
-        + (f" Of what the papers claim: {escape(claims)}." if claims else "")
+        + (f" Claims so far: {escape(verdicts.course)}." if verdicts.course else "")
     )
 
 
@@ -119,8 +118,8 @@ def _overview(home: Path) -> str:
     return f"<figure>{_image(picture.read_bytes(), alt)}<figcaption>{about}</figcaption></figure>"
 
 
-def _section(part: Part, lessons: Sequence[Entry], verdicts: Mapping[str, Counter[str]]) -> str:
-    there = "".join(_card(one, verdicts.get(one.number, Counter())) for one in lessons if one.name)
+def _section(part: Part, lessons: Sequence[Entry], verdicts: Verdicts) -> str:
+    there = "".join(_card(one, verdicts.lessons.get(one.number, "")) for one in lessons if one.name)
     coming = "".join(f"<li><b>{one.number}</b> {escape(one.title)}</li>" for one in lessons if not one.name)
     about = f"<p>{escape(part.about)}</p>" if part.about else ""
     return (
@@ -131,15 +130,14 @@ def _section(part: Part, lessons: Sequence[Entry], verdicts: Mapping[str, Counte
     )
 
 
-def _card(entry: Entry, verdicts: Counter[str]) -> str:
+def _card(entry: Entry, claims: str) -> str:
     picture = f'<div class="cover">{_image(entry.cover, entry.alt)}</div>' if entry.cover else ""
     title = f"<b>{entry.number}</b> {escape(entry.title)}"
     if (ran := entry.outcome) is None:
         how = f"not run here: <code>survey run {entry.number}</code>"
     else:
         title = f'<a href="{entry.name}.html">{title}</a>'
-        claims = escape(layout.in_words(verdicts))
-        how = " · ".join(filter(None, (f"{ran.minutes:.1f} min", f"checks: {_checks(ran)}", claims)))
+        how = " · ".join(filter(None, (f"{ran.minutes:.1f} min", f"checks: {_checks(ran)}", escape(claims))))
     words = f"<p>{escape(entry.summary)}</p>" if entry.summary else ""
     state = ran.status if ran else "waiting"
     return f'<li class="card {state}">{picture}<h3>{title}</h3>{words}<p class="how">{how}</p></li>'
@@ -161,7 +159,3 @@ def _small(data: bytes) -> bytes:
 def _checks(outcome: Outcome) -> str:
     counted = f"{outcome.checks_passed} of {outcome.checks}"
     return counted if outcome.passed else f"failed, {counted}"
-
-
-def _claims(outcome: Outcome, verdicts: Mapping[str, Counter[str]]) -> str:
-    return layout.in_words(verdicts.get(outcome.number, Counter())) or "-"

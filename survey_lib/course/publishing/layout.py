@@ -1,10 +1,12 @@
-"""The shell of every page: style, the links to its neighbours, and how a run went in one line."""
+"""The shell of every page: style, the links to its neighbours, and the status of a run in one line."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pygments.formatters import HtmlFormatter
 
@@ -44,8 +46,8 @@ def foot(outcome: Outcome, before: Outcome | None, after: Outcome | None) -> str
     return f'<footer><p class="steps">{steps}</p><p>{own}; {solve}</p></footer>'
 
 
-def status(outcome: Outcome, verdicts: Counter[str]) -> str:
-    """How a run went, in one line, and where it failed in a second."""
+def status(outcome: Outcome, claims: str = "") -> str:
+    """The status of a run in one line, with the counts of verdicts in words; a failure adds a second line."""
     given = [
         f"{name} {outcome.parameters[name]}" for name in ("profile", "dataset", "seed") if name in outcome.parameters
     ]
@@ -53,25 +55,27 @@ def status(outcome: Outcome, verdicts: Counter[str]) -> str:
         f"<b>{'Ran to its end' if outcome.passed else 'Failed'}</b> in {outcome.minutes:.1f} min",
         f"{outcome.checks_passed} of {outcome.checks} checks passed",
         escape(", ".join(given)),
-        escape(f"claims: {in_words(verdicts)}") if verdicts else "",
+        escape(f"claims: {claims}") if claims else "",
     ]
     error = f'<br><span class="error">{escape(outcome.error)}</span>' if outcome.error else ""
     return f'<p class="status {outcome.status}">{" · ".join(filter(None, parts))}{error}</p>'
 
 
-def verdict_counts() -> dict[str, Counter[str]]:
-    """Count, for each lesson ("01"), how often each verdict stands on its claims, over all data sets."""
+class Verdicts(NamedTuple):
+    """Counts of the verdicts on claims, in words: by the number of a lesson, and of the whole course."""
+
+    lessons: Mapping[str, str] = MappingProxyType({})
+    course: str = ""
+
+
+def verdicts() -> Verdicts:
+    """Count the verdicts that all claims have now."""
     from survey_lib.course import claims
 
-    counts: dict[str, Counter[str]] = {}
-    for one in claims.verdicts():
-        counts.setdefault(one.claim.lesson, Counter())[one.verdict] += 1
-    return counts
-
-
-def in_words(verdicts: Counter[str]) -> str:
-    """Counts of verdicts, the most frequent first: "5 reproduced, 2 inconclusive"."""
-    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    found = claims.verdicts()
+    lessons = dict.fromkeys(one.claim.lesson for one in found)
+    own = {lesson: claims.in_words(one for one in found if one.claim.lesson == lesson) for lesson in lessons}
+    return Verdicts(own, claims.in_words(found) if found else "")
 
 
 def _step(outcome: Outcome | None, form: str, direction: str) -> str:

@@ -9,7 +9,6 @@ import base64
 import copy
 import mimetypes
 import re
-from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -37,15 +36,15 @@ def write(destination: Path, home: Path = HOME) -> Path:
     A page is made again where its notebook is newer, or its neighbours or the verdicts on its claims have changed.
     Pictures that a lesson's prose shows, and the lessons that have not run, are looked for in ``home``.
     """
-    outcomes, verdicts = read_outcomes(destination), layout.verdict_counts()
+    outcomes, verdicts = read_outcomes(destination), layout.verdicts()
     for at, outcome in enumerate(outcomes):
         neighbours = (outcomes[at - 1] if at else None, outcomes[at + 1] if at + 1 < len(outcomes) else None)
-        own = verdicts.get(outcome.number, Counter())
+        claims = verdicts.lessons.get(outcome.number, "")
         notebook, page = destination / "notebooks" / f"{outcome.lesson}.ipynb", destination / f"{outcome.lesson}.html"
         fresh = page.exists() and page.stat().st_mtime >= notebook.stat().st_mtime
         kept = page.read_text() if fresh else ""
-        if not (layout.bar(*neighbours) in kept and layout.status(outcome, own) in kept):
-            made = lesson_page(read(notebook), outcome, own, neighbours, home / "notebooks")
+        if not (layout.bar(*neighbours) in kept and layout.status(outcome, claims) in kept):
+            made = lesson_page(read(notebook), outcome, claims, neighbours, home / "notebooks")
             write_atomically(page, made.encode())
     target = destination / "index.html"
     write_atomically(target, index.page(index.entries(outcomes, destination, home), verdicts, home).encode())
@@ -55,7 +54,7 @@ def write(destination: Path, home: Path = HOME) -> Path:
 def lesson_page(
     notebook: nbformat.NotebookNode,
     outcome: Outcome,
-    verdicts: Counter[str] | None = None,
+    claims: str = "",
     neighbours: tuple[Outcome | None, Outcome | None] = (None, None),
     source: Path = HOME / "notebooks",
 ) -> str:
@@ -63,7 +62,7 @@ def lesson_page(
 
     notebook    : as the run left it
     outcome     : how the run went
-    verdicts    : counts of the verdicts on its claims
+    claims      : the counts of verdicts on its claims, in words
     neighbours  : the lessons before and after it
     source      : the folder from which the paths of its pictures count
     """
@@ -81,7 +80,7 @@ def lesson_page(
     return layout.page(
         outcome.title,
         f'{layout.bar(*neighbours)}<main class="lesson">'
-        f"<header>{title}{layout.status(outcome, verdicts or Counter())}</header>"
+        f"<header>{title}{layout.status(outcome, claims)}</header>"
         f"{_contents(body)}"
         f'<article id="text" tabindex="-1">{body}{layout.foot(outcome, *neighbours)}</article></main>',
     )

@@ -1,7 +1,7 @@
-"""Lessons executed: papermill in a worker thread, with whole files, one retry of a kernel that does not start.
+"""Execution of lessons by papermill in a worker thread; a kernel that does not start is tried once more.
 
-papermill writes the notebook after every cell. It does so under ``.partial/``, and the file takes its
-place beside the others only when the lesson has ended: a run that is killed leaves the last whole one.
+papermill writes the notebook after every cell, into a ``.partial`` folder. The file takes its place beside the others
+when the lesson has ended, so that a run that is killed leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import re
+import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from papermill.execute import execute_notebook
 
 from survey_lib.course.publishing.notebooks import Lesson, plain, read, source_hash
 from survey_lib.lab import runtime
+from survey_lib.lab.experiments import store
 
 #: Called before each cell with the lesson, the cell's index, the number of cells, and the heading it stands under.
 OnCell = Callable[[Lesson, int, int, str], None]
@@ -36,7 +39,7 @@ TRAINING_CELL_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one lesson went; kept in ``build/outcomes/`` so that the index can show all of them."""
+    """The result of one run of a lesson, kept in ``build/outcomes/``."""
 
     lesson: str
     title: str
@@ -57,7 +60,7 @@ class Outcome:
 
 
 class _Engine(NBClientEngine):
-    """papermill's engine, which also tells ``on_cell`` where it is."""
+    """papermill's engine, which calls ``on_cell`` with the index of each cell before it runs."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, on_cell, **options):
@@ -86,12 +89,14 @@ def run(
     """Execute lessons one after the other into ``destination/notebooks``; one that fails does not stop the rest.
 
     ``given`` is checked against every lesson before the first kernel starts: each parameter has to be known
-    to one of them at least, and goes to those that know it. Raises ValueError or TypeError for a bad one.
+    to one of them at least, and goes to those that know it. Raises ValueError or TypeError for a bad one, and OSError
+    where results or checkpoints cannot be kept.
     """
     lessons = list(lessons)
     plan = [(lesson, _share(lesson, given, lessons)) for lesson in lessons]
     refuse_missing_gpu(given)
     os.environ.update(runtime.environment())  # a kernel runs in the folder of its notebook
+    refuse_read_only(store.destination(), train=bool(given.get("train")))
     outcomes = []
     for lesson, parameters in plan:
         outcome = run_one(lesson, parameters, destination, on_cell=on_cell, cell_seconds=cell_seconds)
@@ -109,12 +114,16 @@ def run_one(
     on_cell: OnCell | None = None,
     cell_seconds: int | None = None,
 ) -> Outcome:
-    """Execute one lesson; keep its notebook, with the traceback where it failed, and its outcome."""
+    """Execute one lesson; keep its notebook, with the traceback where it failed, and its outcome.
+
+    What processes that were killed have left half-written in ``destination`` is removed.
+    """
     if cell_seconds is None:
         cell_seconds = TRAINING_CELL_SECONDS if parameters.get("train") else CELL_SECONDS
     destination.mkdir(parents=True, exist_ok=True)
+    _sweep_up(destination)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=destination) as folder:
+    with tempfile.TemporaryDirectory(prefix=_partial(os.getpid()), dir=destination) as folder:
         partial = Path(folder, f"{lesson.name}.ipynb")
         error = _execute(lesson, parameters, partial, on_cell or (lambda *_: None), cell_seconds)
         notebook = read(partial)
@@ -137,14 +146,14 @@ def run_one(
 
 
 def read_outcomes(destination: Path) -> list[Outcome]:
-    """Every outcome kept under ``destination``, in the order of the course."""
+    """Read the outcomes kept under ``destination``, in the order of the course."""
     kept = [json.loads(path.read_text()) for path in sorted((destination / "outcomes").glob("*.json"))]
     names = {field.name for field in fields(Outcome)}  # an older course kept others too
     return [Outcome(**{name: value for name, value in one.items() if name in names}) for one in kept]
 
 
 def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
-    """How many checks a notebook holds, ``assert`` statements and calls of ``check``, and how many of them passed."""
+    """Count the checks of a notebook, ``assert`` statements and calls of ``check``: (passed, all)."""
     passed = total = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -157,7 +166,7 @@ def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
 
 
 def headings(notebook: nbformat.NotebookNode) -> list[str]:
-    """For each cell the last heading at or before it: where a reader would say the lesson is."""
+    """The last heading at or before each cell."""
     current, found = "", []
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (lines := re.findall(r"^#{1,3}\s+(.+)$", cell.source, re.MULTILINE)):
@@ -167,7 +176,7 @@ def headings(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def _execute(lesson: Lesson, parameters: Mapping[str, Any], partial: Path, on_cell: OnCell, cell_seconds: int) -> str:
-    """Execute into ``partial``; return what went wrong in one line, empty for nothing."""
+    """Execute into ``partial``; return the error in one line, empty where there was none."""
     names = headings(lesson.notebook)
     marked = ["parameters" in cell.metadata.get("tags", ()) for cell in lesson.notebook.cells].index(True)
     begun: list[str] = []  # the headings of the cells that a kernel has begun
@@ -202,7 +211,7 @@ def _papermill(lesson, parameters, partial, report, cell_seconds) -> None:
 
 
 def _in_thread(work: Callable[[], None]) -> BaseException | None:
-    """Do ``work`` beside the main thread and return what it raised.
+    """Call ``work`` beside the main thread and return the exception that it raised, or None.
 
     nbclient takes over Ctrl-C in the main thread and turns it into a dead kernel; from a worker it cannot.
     """
@@ -248,6 +257,46 @@ def refuse_missing_gpu(given: Mapping[str, Any]) -> None:
     profile = given.get("profile", "auto")
     if profile == "gpu" or os.environ.get("SURVEY_PROFILE"):
         runtime.start("any lesson", profile=profile)
+
+
+def refuse_read_only(results: Path, *, train: bool = False) -> None:
+    """Raise OSError before any kernel starts, where the folder of results or of checkpoints cannot be written."""
+    advice = {results: "SURVEY_RESULTS names another folder for results"}
+    if train:
+        from survey_lib.lab.training import recipes  # which loads torch
+
+        advice[recipes.trial_folder(None)] = "without train=True a lesson uses the checkpoints that are there"
+    for folder, way_out in advice.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written ({error.strerror}); {way_out}") from error
+
+
+def _partial(process: int | str = "") -> str:
+    """Prefix of the half-written folders of this machine, or of one of its processes."""
+    return f".partial-{socket.gethostname()}-" + (f"{process}-" if process else "")
+
+
+def _sweep_up(destination: Path) -> None:
+    """Remove half-written notebooks whose process, of this machine, has ended."""
+    for folder in destination.glob(f"{_partial()}*"):
+        process = folder.name.removeprefix(_partial()).partition("-")[0]
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere signal 0 is not a question
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _checks_in(source: str) -> int:

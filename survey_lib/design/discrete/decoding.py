@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.protocols import BridgeOverride, check_generator, check_times
+from survey_lib.core.checks import check_generator, check_times
+from survey_lib.core.protocols import BridgeOverride
 
 #: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -70,9 +71,11 @@ class ConfidenceDecoding(BridgeOverride):
         generator = check_generator(generator)
         x, probabilities = x_t.flatten(1), x0.flatten(1, -2)[..., :-1]
         masked = x == len(self.corruption.stationary) - 1
-        drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).reshape(x.shape)
-        noise = -torch.empty(x.shape, dtype=torch.float64, device=x.device).exponential_(generator=generator).log()
-        rank = self.score(probabilities, drawn).double().log() + self.temperature * noise  # -log Exp(1) is Gumbel
+        chances = probabilities.flatten(0, 1).to(generator.device)
+        drawn = torch.multinomial(chances, 1, generator=generator).reshape(x.shape).to(x.device)
+        noise = torch.empty(x.shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
+        gumbel = -noise.log().to(x.device)
+        rank = self.score(probabilities, drawn).double().log() + self.temperature * gumbel
         place = rank.masked_fill(~masked, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(1)
         share = self.corruption.matrix(torch.zeros(()).double(), torch.as_tensor(s, dtype=torch.float64))[0, -1]
         before = masked.sum(1, keepdim=True)
@@ -102,10 +105,11 @@ def autoregressive(
 
     ``net(x, None, cond)`` gives logits (B, L, K) of each entry from those before it.
     """
-    x = torch.zeros(tuple(shape), dtype=torch.int64, device=generator.device)
+    device = next((parameter.device for parameter in net.parameters()), generator.device)
+    x = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
     for place in range(shape[1]):
         law = (net(x, None, cond)[:, place].float() / temperature).softmax(-1)
-        x[:, place] = torch.multinomial(law, 1, generator=generator)[:, 0]
+        x[:, place] = torch.multinomial(law.to(generator.device), 1, generator=generator)[:, 0].to(device)
     return x
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.losses import nats_to_bits_per_dim, step_kl, variational_bound
+from survey_lib.core.likelihood import bits_per_dim
+from survey_lib.core.losses import step_kl, variational_bound
 from survey_lib.core.protocols import Denoiser, evaluate_both
 
 
@@ -139,7 +140,7 @@ def bound_in_bits(
     """
     with torch.no_grad():
         bound = variational_bound(denoiser, corruption, x0, times, cond=cond, generator=generator)
-    return nats_to_bits_per_dim(bound.total, x0)
+    return bits_per_dim(bound.total, x0[0].numel())
 
 
 def _surprise(answer: Tensor, x0: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.categorical import Categorical
-from survey_lib.core.corruptions import check_step
-from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser, check_generator, check_times
+from survey_lib.core.checks import check_generator, check_start, check_step
+from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
 
 #: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
 START = 0.99
@@ -42,7 +42,7 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
     ``R(y -> x_t) sum_k q(y | k) / q(x_t | k) p(x0 = k | x_t)`` for the denoiser's answer ``x0`` (B, ..., S). It is the
     bridge's posterior for a step that shrinks to nothing, and exact if the answer is.
     """
-    corruption._check_answer(x_t, x0)
+    corruption.check_prediction(x_t, x0)
     explains = corruption.likelihood(x_t, t)
     possible = explains > 0
     weights = torch.where(possible, x0.double() / torch.where(possible, explains, 1), 0)
@@ -88,7 +88,7 @@ class TauLeaping(BridgeOverride):
 def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
     """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
-    jumps = torch.poisson(means, generator=generator)
+    jumps = torch.poisson(means.to(generator.device), generator=generator).to(x.device)
     states = torch.arange(means.shape[-1], device=x.device)
     if ordinal:
         moved = x + (jumps * (states - x.unsqueeze(-1))).sum(-1).long()
@@ -119,7 +119,8 @@ def tau_leaping(
     Evaluations: ``steps (1 + corrections)``, less ``corrections`` where the grid ends at 0.
     """
     bridge = TauLeaping(corruption, ordinal).bridge
-    for t, s in pairwise(check_times(times)):
+    times, cond = check_start(x, times, cond, generator, integers=True)
+    for t, s in pairwise(times):
         x0 = denoiser(x, t, cond)
         if callback:
             callback(x, t, x0)

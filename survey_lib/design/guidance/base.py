@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import holds
 from survey_lib.core.protocols import expand
 
 
@@ -34,7 +35,7 @@ class Guidance(ABC):
 
     def __post_init__(self) -> None:
         scale = self.scale
-        fits = scale.ndim < 2 and bool(scale.isfinite().all()) if isinstance(scale, Tensor) else math.isfinite(scale)
+        fits = scale.ndim < 2 and holds(scale.isfinite()) if isinstance(scale, Tensor) else math.isfinite(scale)
         if not fits:
             got = f"a tensor {tuple(scale.shape)}" if isinstance(scale, Tensor) else scale
             raise ValueError(f"scale must be a finite number, or a finite tensor (B,); got {got}")

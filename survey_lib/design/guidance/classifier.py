@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_signal
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.protocols import Denoiser, expand
 from survey_lib.core.schedules import Schedule
@@ -31,7 +32,7 @@ class Classifier(Guidance):
 
     log_prob: ``log_prob(x_t, t, cond)`` -> (B,), log-probability of the label of *noisy* data, each example independent
         of the others.
-    schedule: the schedule of t. Where its alpha is 0 the formula is 0 times infinity, which raises ValueError.
+    schedule: the schedule of t. At pure noise the formula is 0 times infinity, which raises ValueError.
     conditional: pass ``cond`` to the denoiser too. The classifier then acts on top of a conditional model, as in the
         paper, which amounts to a total scale of ``1 + scale``.
 
@@ -48,8 +49,7 @@ class Classifier(Guidance):
     def parts(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
         """``D(x_t)``, and the sum of ``D(x_t)`` and the scaled gradient of the classifier."""
         alpha, sigma = self.schedule.scales(t)
-        if not (alpha > 0).all():
-            raise ValueError("classifier guidance is undefined at alpha = 0: begin the grid at an earlier time")
+        check_signal(alpha, sigma, "classifier guidance")
         gradient = self.gradient(x_t, t, cond)
         plain = self.denoiser(x_t, t, cond if self.conditional else None)
         return plain, plain + per_example(self.scale, x_t) * expand(sigma**2 / alpha, x_t) * gradient
@@ -156,10 +156,11 @@ def likelihood_score_loss(
     ``weight`` (B,) is that of `denoising_loss`; the paper's is `eps_weight`. The loss is differentiable in the
     classifier's weights by a second derivative, which its activations must have (no ReLU).
     """
+    alpha, sigma = schedule.scales(t)
+    check_signal(alpha, sigma, "the likelihood-score loss")
     x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
     with torch.no_grad():
         plain = denoiser(x_t, t, None)
-    alpha, sigma = schedule.scales(t)
     gradient = Classifier(denoiser, labels.log_prob, schedule, 1.0).gradient(x_t.requires_grad_(), t, cond)
     error = (plain + expand(sigma**2 / alpha, x_t) * gradient - x0).square().flatten(1).mean(1)
     return error if weight is None else weight.to(error) * error

@@ -111,9 +111,9 @@ class Tilted:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """``n`` samples, (n, D): a point by its mass, then uniform in its cell."""
-        index = torch.multinomial(self.log_mass.exp(), n, replacement=True, generator=generator)
-        within = torch.rand(n, len(self.cell), generator=generator, dtype=torch.float64) - 0.5
-        return (self.points[index] + within * self.cell).float()
+        index = torch.multinomial(self.log_mass.exp().to(generator.device), n, replacement=True, generator=generator)
+        within = torch.rand(n, len(self.cell), generator=generator, device=generator.device, dtype=torch.float64) - 0.5
+        return (self.points.to(within)[index] + within * self.cell.to(within)).float()
 
     def _unnormalised(self, x0: Tensor) -> Tensor:
         return self.law.log_prob(x0) + self.scale * self.law.label_log_probs(x0, 0.0, edm())[:, self.label]

@@ -1,18 +1,19 @@
-"""A stochastic solver that chooses its steps: "Gotta go fast" (Jolicoeur-Martineau et al. 2021)."""
+"""The reverse SDE with adaptive step sizes: "Gotta Go Fast" (Jolicoeur-Martineau et al. 2021)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from survey_lib.core import protocols
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.checks import check_start, is_pure_noise
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
+from survey_lib.design.score.brownian import BrownianPaths
 
-_SAFETY, _POWER = 0.9, 0.9  # theta and r of alg. 1
+_THETA, _R = 0.9, 0.9  # safety factor and exponent of alg. 1
 
 
 @torch.no_grad()
@@ -31,133 +32,103 @@ def adaptive_sde(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The reverse SDE in steps that an error estimate chooses (Jolicoeur-Martineau et al. 2021, alg. 1).
+    """Sample the reverse SDE with step sizes from an error estimate (Jolicoeur-Martineau et al. 2021, alg. 1).
 
-    A step of Euler-Maruyama gives x'; a second from there with the same noise, averaged with it, is the stochastic
-    improved Euler x''. With ``d = max(atol, rtol max(|x'|, |x'_before|))`` the error of an example is the root mean
-    square of ``(x' - x'') / d``. At most 1: x'' is taken; above: a shorter step is tried. The next step is ``0.9
-    error^-0.9`` times as long. Every example has its own time and its own steps.
+    A step of Euler-Maruyama gives x'. A second one with the drift and diffusion at its end and the same noise, averaged
+    with x', is the stochastic improved Euler x''. The error of an example is the root mean square of
+    ``(x' - x'') / delta`` with ``delta = max(atol, rtol max(|x'|, |x'_previous|))``. If it is at most 1, x'' is
+    accepted; otherwise a shorter step is tried. The next step is ``0.9 error^-0.9`` times as long. Each example has its
+    own time and its own steps.
 
-    A refused step has seen its noise, and noise that leads to large errors is large. ``redraw`` draws it anew, as
-    published: small noises are favoured, by much in one dimension and by nothing to speak of in the hundreds, where
-    all noises are equally large. Without it the path stays and is drawn more finely (see `_Paths`).
+    times: the start and the end of the trajectory, not its steps: ``[1, 1e-3, 0]`` stops at 1e-3 and returns the
+        denoiser's prediction there.
+    rtol, atol: tolerances; for 8-bit images the paper has ``atol`` one grey value and ``rtol`` 0.01 to 0.05.
+    first: size of the first step.
+    limit: evaluations per example at most.
+    redraw: draw new noise after a rejected step, as published. Rejection then favours small noises, with a large bias
+        in one dimension and a negligible one in hundreds, where all noises have nearly the same norm. By default the
+        Brownian path is kept and refined (`BrownianPaths`).
 
-    ``times`` says where to begin and where to end, not how to step: ``[1, 1e-3, 0]`` ends at 1e-3 and takes the
-    denoiser's answer there. Their tolerances for bytes: ``atol`` one grey value, ``rtol`` 0.01 to 0.05.
-
-    Evaluations: two for every step tried, of the examples still under way, and one for a step to 0. Raises
-    RuntimeError where an example would need more than ``limit``, and if the state is no number any more.
+    Evaluations: two per attempted step, of the examples that have not arrived, and one for a step to 0. Raises
+    RuntimeError if an example needs more than ``limit``, and if the state is not finite.
     """
-    times = check_times(times)
+    times, cond = check_start(x, times, cond, generator)
     clean = bool(schedule.scales(times[-1])[1] == 0)
     end = times[-2] if clean else times[-1]
     _check(schedule, times[0], end, rtol, atol, first)
-    x, before, paths = x.clone(), x.clone(), _Paths(x)
+    sde = _ReverseSDE(denoiser, schedule, cond, len(x), callback)
+    x, previous, paths = x.clone(), x.clone(), BrownianPaths(x)
     t = times[0].repeat(len(x))
-    h, tries = torch.full_like(t, first), 0
+    h, attempts = torch.full_like(t, first), 0
     while len(rows := (t > end).nonzero()[:, 0]):
-        tries += 1
-        if 2 * tries + clean > limit:
+        attempts += 1
+        if 2 * attempts + clean > limit:
             raise RuntimeError(f"{len(rows)} of {len(x)} examples need more than {limit} evaluations: allow more error")
-        at, here, some = rows.to(x.device), t[rows], _rows(cond, rows, len(x))
-        span, rise = paths.ahead(rows, torch.minimum(h[rows], here - end), generator)
-        there = torch.where(here - span - end < 1e-12, end, here - span)
-        euler, improved = _try(denoiser, schedule, x[at], here, there, rise, some, callback)
-        scale = (rtol * torch.maximum(euler.abs(), before[at].abs())).clamp_min(atol)
-        error = ((euler - improved) / scale).flatten(1).square().mean(1).sqrt().double().cpu()
+        at = rows.to(x.device)
+        step, dw = paths.step(rows, torch.minimum(h[rows], t[rows] - end), generator)
+        s = t[rows] - step
+        s = torch.where(s - end < 1e-12, end, s)
+        euler, improved = sde.improved_euler(x[at], t[rows], s, dw, rows)
+        delta = (rtol * torch.maximum(euler.abs(), previous[at].abs())).clamp_min(atol)
+        error = ((euler - improved) / delta).flatten(1).square().mean(1).sqrt().double().cpu()
         if not error.isfinite().all():
-            raise RuntimeError("the state is no number any more: a smaller first step or tolerance may help")
-        good = error <= 1
-        taken = good.to(x.device)
-        x[at[taken]], before[at[taken]], t[rows[good]] = improved[taken], euler[taken], there[good]
-        h[rows] = _SAFETY * span * error**-_POWER
+            raise RuntimeError("the state is not finite: a smaller first step or tolerance may help")
+        accepted = error <= 1
+        on_device = accepted.to(x.device)
+        x[at[on_device]], previous[at[on_device]] = improved[on_device], euler[on_device]
+        t[rows[accepted]] = s[accepted]
+        h[rows] = _THETA * step * error**-_R
         if not redraw:
-            paths.keep(rows[~good], span[~good], rise[~taken])
-    return _ask(denoiser, x, end, cond, callback) if clean else x
+            paths.reject(rows[~accepted], step[~accepted], dw[~on_device])
+    return sde.predict(x, end) if clean else x
 
 
-def _try(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    x: Tensor,
-    t: Tensor,
-    s: Tensor,
-    rise: Tensor,
-    cond: Any,
-    callback: Callback | None,
-) -> tuple[Tensor, Tensor]:
-    """One step of Euler-Maruyama from t to s, each (B,), along a path that rises by ``rise``, and its improvement."""
-    euler = _euler(schedule, x, x, _ask(denoiser, x, t, cond, callback), t, t - s, rise)
-    onward = _euler(schedule, x, euler, denoiser(euler, s, cond), s, t - s, rise)
-    return euler, (euler + onward) / 2
+@dataclass(frozen=True)
+class _ReverseSDE:
+    """Steps of ``dx = (f x - g^2 score) dt + g dW`` for some of ``count`` examples."""
 
+    denoiser: Denoiser
+    schedule: Schedule
+    cond: Any
+    count: int
+    callback: Callback | None
 
-def _ask(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Any, callback: Callback | None) -> Tensor:
-    x0 = denoiser(x, t, cond)
-    if callback:
-        callback(x, t, x0)
-    return x0
+    def improved_euler(self, x: Tensor, t: Tensor, s: Tensor, dw: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """x' and x'' at s (R,) of the examples ``rows``, from x at t (R,) with the Brownian increment ``dw``."""
+        euler = self._euler(x, x, self.predict(x, t, rows), t, t - s, dw)
+        second = self._euler(x, euler, self.denoiser(euler, s, self._cond(rows)), s, t - s, dw)
+        return euler, (euler + second) / 2
 
+    def predict(self, x: Tensor, t: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The denoiser's prediction, which the callback sees."""
+        x0 = self.denoiser(x, t, self._cond(rows))
+        if self.callback:
+            self.callback(x, t, x0)
+        return x0
 
-class _Paths:
-    """Brownian paths, one an example, that remember what was drawn of them ahead of where they stand.
+    def _euler(self, start: Tensor, at: Tensor, x0: Tensor, t: Tensor, step: Tensor, dw: Tensor) -> Tensor:
+        """``start - step (f at - g^2 score) + g dw``, ``score = (alpha x0 - at) / sigma^2``, f and g at t (R,)."""
+        alpha, sigma = self.schedule.scales(t)
+        f, g2 = self.schedule.drift_diffusion(t)
+        on_x, on_x0 = step * (f + g2 / sigma**2), step * g2 * alpha / sigma**2
+        return start - expand(on_x, at) * at + expand(on_x0, at) * x0 + expand(g2.sqrt(), at) * dw
 
-    Ahead lie intervals on a stack, the nearest on top, of which only the whole rise is known: a shorter step is
-    drawn from the bridge to its end, ``N(share rise, span (1 - share))``, and no step reaches beyond.
-    """
-
-    def __init__(self, like: Tensor):
-        self.depth = torch.zeros(len(like), dtype=torch.long)
-        self.spans = torch.zeros(1, len(like), dtype=torch.float64)
-        self.rises = like.new_zeros(1, *like.shape)
-
-    def ahead(self, rows: Tensor, span: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The span of the next step, as wanted or up to the first known point, and the rise of the path over it."""
-        top = (self.depth[rows] - 1).clamp_min(0)
-        known = torch.where(self.depth[rows] > 0, self.spans[top, rows], torch.inf)
-        rise = self.rises[top.to(self.rises.device), rows.to(self.rises.device)]
-        span = torch.minimum(span, known)
-        share = span / known  # 0 where nothing is known
-        z = protocols.normal(rise.shape, generator, rise.dtype).to(rise.device)
-        step = expand(share, rise) * rise + expand((span * (1 - share)).sqrt(), rise) * z
-        self.spans[top, rows] = (known - span).nan_to_num(posinf=0)
-        self.rises[top.to(rise.device), rows.to(rise.device)] = rise - step
-        self.depth[rows] -= (span == known).long()
-        return span, step
-
-    def keep(self, rows: Tensor, span: Tensor, rise: Tensor) -> None:
-        """Put a step back that was not taken."""
-        if len(rows) and int(self.depth[rows].max()) == len(self.spans):
-            self.spans = torch.cat([self.spans, torch.zeros_like(self.spans)])
-            self.rises = torch.cat([self.rises, torch.zeros_like(self.rises)])
-        at, self.depth[rows] = self.depth[rows], self.depth[rows] + 1
-        self.spans[at, rows] = span
-        self.rises[at.to(rise.device), rows.to(rise.device)] = rise
-
-
-def _euler(schedule: Schedule, start: Tensor, at: Tensor, x0: Tensor, t: Tensor, span: Tensor, rise: Tensor) -> Tensor:
-    """``start - span (f at - g^2 score) + g rise`` with the drift and the noise of time t, (B,) each."""
-    alpha, sigma = schedule.scales(t)
-    f, g2 = schedule.drift_diffusion(t)
-    on_x, on_x0 = span * (f + g2 / sigma**2), span * g2 * alpha / sigma**2
-    return start - expand(on_x, at) * at + expand(on_x0, at) * x0 + expand(g2.sqrt(), at) * rise
-
-
-def _rows(cond: Any, rows: Tensor, count: int) -> Any:
-    """The conditions of some examples, where every example has its own."""
-    return cond[rows.to(cond.device)] if isinstance(cond, Tensor) and cond.ndim and len(cond) == count else cond
+    def _cond(self, rows: Tensor | None) -> Any:
+        cond = self.cond
+        each = isinstance(cond, Tensor) and cond.ndim and len(cond) == self.count  # one condition per example
+        return cond[rows.to(cond.device)] if each and rows is not None else cond
 
 
 def _check(schedule: Schedule, start: Tensor, end: Tensor, rtol: float, atol: float, first: float) -> None:
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0 and first > 0):
         raise ValueError(
-            f"tolerances are not negative, one of them positive, and the first step is; got rtol {rtol:g}, "
+            f"tolerances must not be negative, one of them and the first step must be positive; got rtol {rtol:g}, "
             f"atol {atol:g}, first {first:g}"
         )
     if not end < start:
         raise ValueError("a grid that ends at 0 needs a time before it to stop at, such as [1, 1e-3, 0]")
     alpha, sigma = schedule.scales(start)
-    if alpha < PURE_NOISE * sigma:
+    if is_pure_noise(alpha, sigma):
         raise ValueError(
-            f"the reverse SDE of {schedule.name} has no finite drift at t = {start:g}: start a little below"
+            f"the reverse SDE of {schedule.name} has no finite drift at t = {start:g}: start at an earlier time"
         )

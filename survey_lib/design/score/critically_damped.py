@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.checks import check_times
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.schedules import Schedule
 
 
@@ -91,7 +92,7 @@ class CriticallyDamped:
             weights, u = _solve(cov, gain), self.noise(t)
             weights = weights * u[..., None] ** 2
             y = (_weights(weights, z) * z).sum(1)
-            time = schedule.time(-u.log())
+            time = schedule.time_at(u)
             alpha, sigma = schedule.scales(time)
             size = torch.where(u > 1, sigma / u, alpha)  # alpha; where that may be 0, by way of sigma
             return denoiser(expand(size, y) * y, time, cond)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from survey_lib.core import protocols
+from survey_lib.core.checks import check_cond, check_count, check_start, check_state
 from survey_lib.core.exponential import Level, levels, linear_combination
-from survey_lib.core.protocols import Callback, Denoiser, check_times, expand
+from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
 
@@ -46,8 +47,7 @@ def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clea
     ``count`` times from ``u = high`` to ``u = low``, and, with ``clean``, 0 behind them: the final denoising
     (Jolicoeur-Martineau et al. 2021). The paper has 10 levels from 1 to 0.01, for data in [0, 1].
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
-        raise ValueError(f"a ladder has at least 2 levels of noise, a whole number; got {count!r}")
+    check_count("the number of noise levels", count, 2)
     if not 0 < low < high:
         raise ValueError(f"levels fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
     ends = -torch.tensor([high, low], dtype=torch.float64).log()
@@ -82,6 +82,8 @@ def langevin(
     Evaluations: ``steps``.
     """
     (level,) = levels(schedule, torch.as_tensor(t, dtype=torch.float64).reshape(1))
+    check_state(x)
+    cond = check_cond(cond, x)
     _check(steps, rate)
     if level.sigma == 0:
         raise ValueError("at t = 0 there is no noise and no score to drift along: take a time with sigma > 0")
@@ -116,7 +118,8 @@ def annealed_langevin(
 
     Evaluations: ``levels * steps``, and one more if the grid ends at 0.
     """
-    grid = levels(schedule, check_times(times))
+    times, cond = check_start(x, times, cond, generator)
+    grid = levels(schedule, times)
     _check(steps, rate)
     if not math.isfinite(grid[0].lam):
         raise ValueError("at alpha = 0 the level sigma / alpha is infinite: start the ladder a little lower")
@@ -149,7 +152,6 @@ def _step(
 
 
 def _check(steps: int, rate: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is a whole number, 1 or more; got {steps!r}")
+    check_count("steps", steps)
     if not 0 < rate < 4:
         raise ValueError(f"a rate lies between 0 and 4, from where on the walk runs away; got {rate:g}")

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.integrators import multistep
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.samplers import ancestral, euler_maruyama
 from survey_lib.core.schedules import Schedule, vp_linear
 

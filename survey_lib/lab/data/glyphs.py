@@ -1,10 +1,10 @@
-"""Glyphs: an endless set of coloured characters in 21 faces, drawn from the fonts that matplotlib ships.
+"""Glyphs: an unlimited set of coloured characters in 21 faces, drawn from the fonts that matplotlib ships.
 
-What is drawn is known exactly: the character, and the face it is set in. So it can be counted which of the
-(character, face) modes a generator covers, and fresh test images never run out. Nothing is downloaded.
+Character and face of every image are known, so the (character, face) modes that a generator covers can be counted,
+and there are always new test images. Nothing is downloaded.
 
-Image i depends on ``(seed, i)`` alone: a set of 100 is the beginning of a set of 1000, and the same picture
-comes at every size, in colour and in grey.
+Image i depends on ``(seed, i)`` alone: a set of 100 is the beginning of a set of 1000, and the same image can be had
+at every size, in colour and in grey.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DIGITS = string.digits
 LETTERS = string.ascii_letters
 
-#: Every face of matplotlib's that has all digits and letters; the rest are symbols, or digits of old style (cmmi10).
+#: Every face of matplotlib with all digits and letters; the rest are symbols, or have old-style digits (cmmi10).
 FACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
     "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique",
@@ -42,16 +42,16 @@ FACES = (
 
 _SIDE = 192  # pixels of a master drawing, in which "0" is _HEIGHT high
 _HEIGHT = 96
-_SLANT = 0.07  # oblique faces lean by 0.17 and more: the slant drawn never makes one face of another
-_BATCH = 64  # drawn at once: what stays in the processor's cache; 512 take twice as long
+_SLANT = 0.07  # oblique faces lean by 0.17 and more: a random slant never turns one face into another
+_BATCH = 64  # drawn at once: they fit in the processor's cache; 512 take twice as long
 _SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # of the code that runs: the file may change later
-_DRAWS = 16  # random numbers an image may use; fixed, so that image i starts at number 16 i
+_DRAWS = 16  # random numbers for each image; fixed, so that image i starts at number 16 i
 
 
 def glyphs(
     count: int, *, seed: int = 0, size: int = 32, characters: str = DIGITS, colour: bool = True, start: int = 0
 ) -> ImageSet:
-    """``count`` random glyphs, numbers ``start`` onwards of the endless sequence that ``seed`` names.
+    """``count`` random glyphs, from number ``start`` of the sequence of ``seed``.
 
     The label is the index in ``characters`` (digits and letters, each once), ``extra["face"]`` the index in
     `FACES`. Images are (3, size, size), or (1, size, size) in grey, with ``size`` from 16 to 128 pixels.
@@ -76,7 +76,7 @@ def glyphs(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches this small gain little from threads, and on a busy machine lose much: they wait for each other."""
+    """Use one thread: batches this small gain little from several, and on a busy machine these wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -86,7 +86,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def provenance() -> tuple[str, ...]:
-    """What glyphs depend on beside their arguments: this file, the fonts, and the versions of what paints them."""
+    """Everything but their arguments that glyphs depend on: this file, the fonts, and the versions of the libraries."""
     import matplotlib
     import PIL
 
@@ -102,7 +102,7 @@ def _check_characters(characters: str) -> None:
 
 
 def _uniform(seed: int, start: int, count: int) -> np.ndarray:
-    """(count, _DRAWS) numbers in [0, 1): the rows from ``start`` of one endless table a seed."""
+    """(count, _DRAWS) numbers in [0, 1): the rows from ``start`` of an unlimited table for each seed."""
     require("seed", seed, int, low=0)
     require("start", start, int, low=0)
     bits = np.random.PCG64(seed).advance(start * _DRAWS).random_raw(count * _DRAWS)
@@ -110,7 +110,7 @@ def _uniform(seed: int, start: int, count: int) -> np.ndarray:
 
 
 def _masters(characters: str) -> tuple[Tensor, np.ndarray]:
-    """Each character in each face, large, and where its ink lies.
+    """Each character in each face, large, and the extent of its ink.
 
     Returns uint8 (faces * characters, 1, _SIDE, _SIDE) with the ink in the middle, and (faces * characters, 2):
     its width and height in pixels.
@@ -167,7 +167,7 @@ def _placements(draws: np.ndarray, boxes: np.ndarray) -> Tensor:
 
 
 def _warp(masters: Tensor, affine: Tensor, size: int) -> Tensor:
-    """How much ink covers each pixel: uint8 (B, 1, size, size). Several samples a pixel, averaged."""
+    """Coverage of each pixel by ink, an average of several samples: uint8 (B, 1, size, size)."""
     over = math.ceil(_HEIGHT / size)
     centres = (torch.arange(size * over) * 2 + 1) / (size * over) - 1
     # Element by element: a matrix product rounds differently in batches of different length.
@@ -178,16 +178,16 @@ def _warp(masters: Tensor, affine: Tensor, size: int) -> Tensor:
 
 
 def _compose(cover: Tensor, ink: Tensor, paper: Tensor) -> Tensor:
-    """Lay ``ink`` on ``paper``, (B, C) in 0 to 255; whole numbers, so that every machine rounds alike."""
+    """Blend ``ink`` and ``paper``, (B, C) in 0 to 255; in integers, so that every machine rounds alike."""
     cover, ink, paper = cover.int(), ink[:, :, None, None], paper[:, :, None, None]
     return torch.div(cover * ink + (255 - cover) * paper + 127, 255, rounding_mode="floor").to(torch.uint8)
 
 
 def _colours(draws: np.ndarray, colour: bool) -> tuple[Tensor, Tensor]:
-    """Ink and paper, int32 (count, 3 or 1) each, chosen in OKLab, whose lightness is the eye's.
+    """Ink and paper, int32 (count, 3 or 1) each, chosen in OKLab, whose lightness is perceptual.
 
-    Their lightness differs by 0.45 at least, where black and white differ by 1. The hue of the paper is a neighbour
-    of the ink's or its opposite, which agree with it better than chance would.
+    Their lightness differs by at least 0.45; black and white differ by 1. The hue of the paper is a neighbour of the
+    ink's or its opposite, which go together better than random hues.
     """
     dark = 0.22 + 0.26 * draws[:, 8]
     light = dark + 0.45 + (0.97 - dark - 0.45) * draws[:, 9]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from survey_lib.lab import data
-from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.data.images import ImageSet, to_uint8
 
 LEVELS = 8  # grey levels
 SIZE = 16  # pixels a side
@@ -26,6 +26,13 @@ def levels(dataset: str, *, split: str = "train", count: int | None = None) -> t
     images = _sans_serif(dataset, split, count)
     found = [_coarse(chunk) for chunk in images.images.split(4096)]
     return torch.cat(found), images.labels
+
+
+def level_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
+    """The images of `levels`, made as large and as colourful as a feature network takes them (`for_features`)."""
+    images = _sans_serif(dataset, split, count)
+    x, _ = levels(dataset, split=split, count=count)
+    return replace(images, images=to_uint8(for_features(x, images.shape[0])))
 
 
 def token_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:

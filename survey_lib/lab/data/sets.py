@@ -23,7 +23,7 @@ from survey_lib.lab.data.glyphs import DIGITS, glyphs, provenance
 from survey_lib.lab.data.images import LEAST_SIDE, ImageSet
 from survey_lib.lab.runtime import require
 
-_GLYPHS = {"train": (30_000, 0), "test": (10_000, 1)}  # how many unless asked otherwise, and the seed
+_GLYPHS = {"train": (30_000, 0), "test": (10_000, 1)}  # number by default, and the seed
 _QUICK = 4000  # glyphs drawn in about a second: not worth a file
 _DIGITS_TRAIN = 1437  # of 1797, in the order of the file; the rest is the test set
 _PATIENCE = 20.0  # seconds without a byte before a download is given up

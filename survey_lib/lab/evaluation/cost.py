@@ -37,11 +37,17 @@ class CountCalls:
     ``calls`` are evaluations, ``examples`` the rows that went through (B for each call), ``macs`` the
     multiply-accumulates of all examples. Put it innermost, ``ClassifierFree(CountCalls(denoiser), ...)``, to count what
     the network does; a guided step in one doubled batch is one call of 2 B examples. Compare methods by examples.
+    Other attributes are those of the function.
     """
 
     def __init__(self, function: Callable):
         self.function = function
         self.reset()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "function":  # not set yet: the object is being copied
+            raise AttributeError(name)
+        return getattr(self.function, name)
 
     def reset(self) -> None:
         """Start again at nothing."""
@@ -83,8 +89,8 @@ def _without(function: Callable, *arguments: Any, **named: Any) -> None:
 def _with_gradient(function: Callable, x: Tensor, *arguments: Any, **named: Any) -> None:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        # torch's counter cannot follow a leaf into a module: give it a copy
-        torch.autograd.grad(function(x.clone(), *arguments, **named).sum(), x)
+        value = function(x.view_as(x), *arguments, **named)  # a view: the counter's hooks on modules refuse a leaf
+        torch.autograd.grad(value.sum(), x)
 
 
 def macs(function: Callable, *args: Any, **kwargs: Any) -> int:

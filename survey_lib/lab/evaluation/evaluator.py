@@ -58,12 +58,22 @@ class Evaluator:
     held_out_net: nn.Module
 
     @classmethod
-    def load(cls, dataset: str, count: int, *, device: str = "cpu", root: Path | None = None) -> Evaluator:
-        """The first ``2 count`` test images of a data set and its two classifiers of clean images.
+    def load(
+        cls,
+        dataset: str,
+        count: int,
+        *,
+        test: ImageSet | None = None,
+        device: str = "cpu",
+        root: Path | None = None,
+    ) -> Evaluator:
+        """The first ``2 count`` test images of a data set, or those given, and its two classifiers of clean images.
 
-        Raises ValueError where the data set has fewer.
+        Raises ValueError where there are fewer.
         """
-        test = load(dataset, split="test", count=2 * count)
+        test = load(dataset, split="test", count=2 * count) if test is None else test.take(slice(2 * count))
+        if len(test) < 2 * count:
+            raise ValueError(f"{count} images on each side need {2 * count} test images; there are {len(test)}")
         nets = (checkpoints.load(f"{dataset}_{role}", device=device, root=root) for role in ("features", "features2"))
         return cls(test, *nets)
 
@@ -121,8 +131,7 @@ class Evaluator:
             "floor": self.floor["fd"],
         }
         if labels is not None:
-            named = metrics.classify(self.held_out_net, images)[0]
-            quality["accuracy"] = float((named == labels.cpu()).double().mean())
+            quality["accuracy"] = metrics.label_accuracy(self.held_out_net, images, labels)
         return quality
 
     def measure(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from survey_lib.core.mmd import polynomial_kernel
 from survey_lib.core.protocols import normal
 from survey_lib.lab.data.images import check_scale, to_float, to_uint8
 from survey_lib.lab.evaluation.intervals import Interval, Metric, bootstrap, floor, shuffle
@@ -26,7 +27,7 @@ from survey_lib.lab.evaluation.intervals import Interval, Metric, bootstrap, flo
 __all__ = [
     "DensityCoverage", "Interval", "Metric", "ModeCoverage", "PrecisionRecall", "bootstrap", "classify",
     "density_coverage", "evaluate", "features", "floor", "frechet_distance", "gaussian_frechet", "kid", "kid_error",
-    "mode_coverage", "precision_recall", "sliced_wasserstein",
+    "label_accuracy", "mode_coverage", "precision_recall", "sliced_wasserstein", "within_class_std",
 ]  # fmt: skip
 
 _ROWS = 1000  # rows of a distance matrix at once: 40 MB against 5000 columns
@@ -47,6 +48,16 @@ def features(net: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
 def classify(net: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tensor, ...]:
     """``net.classify`` of every image, taken as in `features`: one int64 tensor (N,) on the CPU for each head."""
     return tuple(torch.cat(head) for head in zip(*_apply(net, net.classify, images, batch), strict=True))
+
+
+def label_accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Fraction of images (N, C, H, W), taken as in `features`, that ``net.classify`` assigns to their labels (N,).
+
+    Raises ValueError unless there is a label for each image.
+    """
+    if labels.shape != (len(images),):
+        raise ValueError(f"{len(images)} images need labels of shape ({len(images)},); got {tuple(labels.shape)}")
+    return float((classify(net, images)[0] == labels.cpu()).double().mean())
 
 
 def _apply(net: nn.Module, function: Callable, images: Tensor, batch: int) -> list:
@@ -153,7 +164,7 @@ def _kernel_sums(real: Tensor, fake: Tensor, blocks: int) -> tuple[Tensor, Tenso
     member = nn.functional.one_hot(torch.arange(n) * blocks // n, blocks).double()  # (N, blocks)
 
     def sums(x: Tensor, y: Tensor) -> Tensor:
-        rows = [((chunk @ y.T / d + 1) ** 3) @ member for chunk in x.split(_ROWS)]
+        rows = [polynomial_kernel(chunk, y) @ member for chunk in x.split(_ROWS)]
         return member.T @ torch.cat(rows)
 
     def itself(x: Tensor) -> Tensor:
@@ -239,6 +250,19 @@ def _radius(x: Tensor, k: int) -> Tensor:
     if not 1 <= k < len(x):
         raise ValueError(f"k lies between 1 and the number of samples less one, {len(x) - 1}; got {k}")
     return torch.cat([rows.topk(k + 1, largest=False).values[:, -1] for rows in _distances(x, x)])
+
+
+def within_class_std(features: Tensor, labels: Tensor) -> float:
+    """Standard deviation of features (N, d) within a class: ``sqrt(mean over classes of tr(cov))``.
+
+    A class of a single example is left out. Raises ValueError where no class has two.
+    """
+    labels = labels.to(features.device)
+    classes = [features[labels == label] for label in labels.unique()]
+    variances = [members.var(0).sum() for members in classes if len(members) > 1]
+    if not variances:
+        raise ValueError(f"a standard deviation needs two examples of one class; all {len(labels)} classes have one")
+    return float(torch.stack(variances).mean().sqrt())
 
 
 # ---------------------------------------------------------------- modes that are known

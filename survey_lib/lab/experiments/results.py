@@ -123,12 +123,23 @@ class Results:
         frame = self.at(**settings).frame
         return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
 
-    def curves(self, name: str, x: str, y: str) -> Series:
-        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it."""
+    def curves(self, name: str, x: str, y: str, along: str | None = None) -> Series:
+        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it.
+
+        Points follow one another in rising order of the column ``along``, or of x.
+        """
         made, frame = {}, self._with(x, y)
         for label, rows in frame.groupby(name, sort=False) if len(frame) else ():
-            rows = rows.sort_values(x)
+            rows = rows.sort_values(along or x)
             made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
+        return Series(made, self)
+
+    def trends(self, x: str, *numbers: str) -> Series:
+        """``{number: (x, number, low, high)}``: curves of several numbers of the same rows."""
+        made = {}
+        for number in numbers if len(self) else ():
+            rows = self.frame.dropna(subset=[x, number]).sort_values(x)
+            made[number] = tuple(rows[column].tolist() for column in (x, number, f"{number}_low", f"{number}_high"))
         return Series(made, self)
 
     def points(self, *names: str, x: str, y: str) -> Series:

@@ -1,1 +1,1 @@
-"""How networks are trained, kept and made again."""
+"""Training, checkpoints, and the recipes of the shipped ones."""

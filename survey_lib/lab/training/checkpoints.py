@@ -25,7 +25,6 @@ from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.design.discrete.denoisers import CategoricalDenoiser
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
 from survey_lib.nets.autoencoder import Autoencoder
-from survey_lib.nets.beside import Beside
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
@@ -42,9 +41,10 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
     "replace": lambda categories: mask_and_replace(categories, survival=lambda t: (1 - t) / (1 - 0.9 * t)),
 }
 
-_HEADED: dict[str, type[nn.Module]] = {net.__name__: net for net in (UNet, MLP, NoisyClassifier, Beside, Transformer)}
-_BARE: dict[str, type[nn.Module]] = {net.__name__: net for net in (Classifier, Autoencoder, Transformer)}
-_NETS = _HEADED | _BARE
+_NETS: dict[str, type[nn.Module]] = {
+    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Autoencoder, Transformer)
+}
+_BARE = ("Classifier", "Autoencoder", "Transformer")  # serve without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 _REMEDY = "restore it, or make it with `survey train`, which lists what it can make"
 _HEADS = {kind: {"sigma_data"} for kind in ("x0", "eps", "score", "v", "flow", "edm", "labels")}
@@ -134,7 +134,8 @@ def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", ro
     if kind not in _NETS:
         raise ValueError(f'{path} holds a network "{kind}"; known here: {", ".join(_NETS)}')
     try:
-        weights = from_safetensors(data)
+        # Two files were written by a network that held the U-Net as its part "unet".
+        weights = {key.removeprefix("unet."): value for key, value in from_safetensors(data).items()}
         net = _NETS[kind](**about["config"])
         _check_weights(net, weights)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
@@ -183,14 +184,14 @@ def _head(name: str, model: Model) -> dict[str, Any] | None:
 def _check_head(net: str, head: Any) -> None:
     """Raise ValueError unless ``head`` is one that `_head` writes."""
     if head is None:
-        if net in _HEADED and net not in _BARE:
+        if net in _NETS and net not in _BARE:
             raise ValueError(f"head is null, and a {net} needs one")
         return
     kind = head.get("kind") if isinstance(head, dict) else None
-    if kind is None or kind not in _HEADS or set(head) != {"kind", *_HEADS[kind]}:
+    if not isinstance(kind, str) or kind not in _HEADS or set(head) != {"kind", *_HEADS[kind]}:
         raise ValueError(f'head is {_short(head)}; accepted: null, or as in {{"kind": "edm", "sigma_data": 0.5}}')
     if kind == "categorical":
-        if head["chain"] not in CHAINS or type(head["categories"]) is not int or head["categories"] < 1:
+        if head["chain"] not in [*CHAINS] or type(head["categories"]) is not int or head["categories"] < 1:
             raise ValueError(
                 f"head is {_short(head)}; a chain is one of {', '.join(CHAINS)}, with a number of categories"
             )

@@ -46,7 +46,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
 def read(path: Path, recipe: Mapping[str, Any], subject: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and tensors of the state in ``path``.
 
-    Raises ValueError if the file is not a state, or is that of another recipe or subject (see `describe`).
+    Raises ValueError if the file is not a state, or belongs to another recipe or subject (see `describe`).
     """
     try:
         with safe_open(path, "pt") as file:  # on the CPU: load_state_dict moves what has to move

@@ -65,7 +65,7 @@ class SamplerExplorer:
     ):
         self.denoiser, self.schedule, self.seed, self.macs, self.scale = denoiser, schedule, seed, macs, scale
         self._methods = {one.name: one for one in samplers if one.name not in _BY_ETA}
-        self._noise = normal((count, *shape), self._generator(device)) * float(schedule.scales(1.0)[1])
+        self._noise = normal((count, *shape), self._generator(device))  # of unit variance
         self._kept: dict[tuple, tuple[bytes, str]] = {}
         names = [*self._methods, WITH_ETA]
         self.sampler = ipywidgets.Dropdown(options=names, value=WITH_ETA, description="sampler")
@@ -79,7 +79,7 @@ class SamplerExplorer:
             control.observe(self._show, names="value")
         left, right = (ipywidgets.VBox(self.controls[i : i + 2]) for i in (0, 2))
         self.box = ipywidgets.VBox([ipywidgets.HBox([left, right]), self.image, self.caption])
-        self._reference = SOLVERS["UniPC-3"](denoiser, schedule, self._noise, 100)
+        self._reference = self.draw(SOLVERS["UniPC-3"], 100)[0]
         self.static = self._side_by_side()
         self._show()
 
@@ -98,9 +98,10 @@ class SamplerExplorer:
         """
         counted, recorder = CountCalls(self.denoiser), Recorder(keep=1)
         watch = recorder if not method.adaptive else None  # an adaptive solver would evaluate once more for every look
+        noise = self._noise * self.schedule.scales(method.times(self.schedule, budget, grid)[0])[1]
         began = time.perf_counter()
         drawn = method(
-            counted, self.schedule, self._noise, budget, grid=grid, callback=watch,
+            counted, self.schedule, noise, budget, grid=grid, callback=watch,
             generator=self._generator(self._noise.device),
         )  # fmt: skip
         spent = (time.perf_counter() - began) / len(drawn)

@@ -8,7 +8,7 @@
 """
 
 from survey_lib.process.scheduling.bounds import BoundTable, ShortestPaths, bound_table, shortest_paths
-from survey_lib.process.scheduling.learned import LearnedSampler, StepNetwork, fit, kernel_distance
+from survey_lib.process.scheduling.learned import LearnedSampler, StepNetwork, fit
 from survey_lib.process.scheduling.search import (
     Search,
     coordinate_search,
@@ -34,7 +34,6 @@ __all__ = [
     "error_by_step",
     "exhaustive_search",
     "fit",
-    "kernel_distance",
     "nearest",
     "optimal_variance",
     "projected",

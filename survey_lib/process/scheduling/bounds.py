@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_count, check_times
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.losses import prior_kl, reconstruction
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.losses import BYTE_STEP, prior_kl, reconstruction
+from survey_lib.core.protocols import Denoiser
 from survey_lib.process.scheduling.variances import evaluate_at, interpolate
 
 
@@ -80,7 +81,7 @@ def bound_table(
     x0: Tensor,
     times: Tensor,
     *,
-    bins: float | None = 2 / 255,
+    bin_width: float | None = BYTE_STEP,
     cond: Any = None,
     generator: torch.Generator,
 ) -> BoundTable:
@@ -88,7 +89,7 @@ def bound_table(
 
     corruption: must have ``eta > 0``.
     x0: images (B, ...).
-    bins: spacing of the data's values, as in `losses.reconstruction`.
+    bin_width: spacing of the data's values, as in `losses.reconstruction`.
     """
     times = check_times(times)
     if times[-1] != 0:
@@ -98,7 +99,7 @@ def bound_table(
     errors, last = [], []
     for t, x_t, prediction, error in evaluate_at(denoiser, corruption, x0, times[:-1], cond, generator):
         errors.append(error)
-        last.append(reconstruction(corruption, x_t, x0, prediction, t, bins=bins).mean().cpu())
+        last.append(reconstruction(corruption, x_t, x0, prediction, t, bin_width=bin_width).mean().cpu())
     prior = prior_kl(corruption, x0, times[0]).mean().item()
     return BoundTable(corruption, times, x0[0].numel(), torch.stack(errors), torch.stack(last), prior)
 
@@ -116,8 +117,7 @@ class ShortestPaths:
 
     def path(self, steps: int) -> Tensor:
         """The ``steps + 1`` nodes of the shortest path of ``steps`` steps."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= len(self.costs):
-            raise ValueError(f"paths of 1 to {len(self.costs)} steps are known; got {steps!r}")
+        check_count("the number of steps of a path", steps, high=len(self.costs))
         if not self.costs[steps - 1].isfinite():
             raise ValueError(f"no path of {steps} steps reaches the last node")
         nodes = [self.came_from.shape[1] - 1]
@@ -138,8 +138,7 @@ def shortest_paths(costs: Tensor, steps: int | None = None) -> ShortestPaths:
         raise ValueError(f"costs must be a square matrix of numbers, 2 x 2 or larger; got {tuple(costs.shape)}")
     most = len(costs) - 1
     steps = most if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
-        raise ValueError(f"a path over {len(costs)} nodes has 1 to {most} steps; got {steps!r}")
+    check_count(f"the number of steps of a path over {len(costs)} nodes", steps, high=most)
     best = torch.full((len(costs),), math.inf, dtype=torch.float64)
     best[0] = 0.0
     ends, came_from = [], []

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from survey_lib.core.exponential import PURE_NOISE
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.checks import PURE_NOISE, check_count, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
+from survey_lib.nets.layers import initialised
 
 
 class LearnedSampler(nn.Module):
@@ -78,17 +79,17 @@ class StepNetwork(nn.Module):
         if schedule.inverse is None or not -math.inf < start < end < math.inf:
             raise ValueError("a step network needs finite lam with start < end and a schedule with a closed t(lam)")
         self.schedule, self.origin = schedule, start
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.inside = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2)).double()
+        seed = int(torch.randint(2**31, (), generator=generator))
+        self.inside = initialised(
+            seed, lambda: nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2)).double()
+        )
         nn.init.zeros_(self.inside[2].weight)
         nn.init.zeros_(self.inside[2].bias)
         self.span = end - start
 
     def forward(self, steps: int) -> Tensor:
         """A grid of ``steps`` steps, (steps + 1,) falling to 0; differentiable in the network's parameters."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-            raise ValueError(f"a grid of a step network has 2 steps or more; got {steps!r}")
+        check_count("the number of steps of a step network", steps, 2)
         lam = torch.tensor(self.origin, dtype=torch.float64)
         end = self.origin + self.span * F.softplus(self._evaluate(lam, steps)[1] + math.log(math.e - 1))
         levels = [lam]
@@ -125,18 +126,3 @@ def fit(
         schedule.step()
         history.append(value.item())
     return history
-
-
-def kernel_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased squared MMD of features (N, d) and (M, d) with ``k(a, b) = (a.b / d + 1)^3``: differentiable, ().
-
-    The measure of KID (Bińkowski et al. 2018) as a loss; the sets need not be of one size.
-    """
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(f"features are (N, d) and (M, d), two rows or more; got {tuple(x.shape)} and {tuple(y.shape)}")
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel(x, x), kernel(y, y))]
-    return sum(within) - 2 * kernel(x, y).mean()

@@ -12,9 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_count, check_times
 from survey_lib.core.exponential import Level, ddim, levels, linear_combination
 from survey_lib.core.integrators import multistep
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
 #: ``times -> value``, to be minimised over grids.
@@ -137,8 +138,7 @@ def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
     Align-your-steps (Sabour et al. 2024) uses one search for every number of steps in this way. The first and the last
     finite lam stay, and so do a first time of pure noise and the end. Raises ValueError for fewer than 2 steps.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"a resampled grid has 2 steps or more; got {steps!r}")
+    check_count("the number of steps of a resampled grid", steps, 2)
     times = check_times(times)
     if steps == len(times) - 1:
         return times

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from survey_lib.core.checks import check_times, is_pure_noise
 from survey_lib.core.corruptions import Gaussian, Variance, analytic_variance
-from survey_lib.core.protocols import Denoiser, check_times
+from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
 
@@ -56,7 +57,7 @@ def denoising_error(
     """
     times = check_times(times)
     alpha, sigma = schedule.scales(times)
-    if not (alpha.min() > 0 and sigma.min() > 0):
+    if is_pure_noise(alpha, sigma).any() or not sigma.min() > 0:
         raise ValueError("the error of a denoiser needs times with alpha > 0 and sigma > 0: shorten the grid")
     corruption, errors, power = Gaussian(schedule), [], []
     for t, x_t, prediction, error in evaluate_at(denoiser, corruption, x0, times, cond, generator):

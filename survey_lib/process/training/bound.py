@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from survey_lib.core.losses import bound_integrand, nats_to_bits_per_dim, stratified_times
+from survey_lib.core.likelihood import bits_per_dim
+from survey_lib.core.losses import bound_integrand, stratified_times
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
@@ -44,7 +45,7 @@ def bound_terms(
     """
     lam, abs_dlam_du = path(stratified_times(len(x0), generator=generator))
     terms = bound_integrand(denoiser, schedule, x0, lam, generator=generator)
-    return nats_to_bits_per_dim(abs_dlam_du.to(terms) * terms, x0)
+    return bits_per_dim(abs_dlam_du.to(terms) * terms, x0[0].numel())
 
 
 def min_variance_path(

@@ -55,6 +55,18 @@ def test_the_lesson_itself_is_never_overwritten(tmp_path):
         assignments.make(source, tmp_path)
 
 
+def test_no_notebook_with_other_cells_is_replaced(tmp_path):
+    source, other = tmp_path / "99_doubling.ipynb", tmp_path / "other" / "99_doubling.ipynb"
+    nbformat.write(_lesson(), source)
+    made = assignments.make(source, tmp_path / "handout").read_bytes()
+    assert assignments.make(source, tmp_path / "handout").read_bytes() == made, "the same again is no harm"
+    other.parent.mkdir()
+    other.write_bytes(source.read_bytes())
+    with pytest.raises(FileExistsError, match="holds other cells, which would be lost"):
+        assignments.make(source, other.parent)
+    assert other.read_bytes() == source.read_bytes()
+
+
 def test_a_malformed_exercise_is_named():
     with pytest.raises(ValueError, match="lesson 99 holds a malformed exercise"):
         assignments.strip(_lesson(SOLUTION.replace("### END SOLUTION", "")), "lesson 99")

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,12 +10,13 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from survey_lib.course import atlas
+from survey_lib.course import atlas, claims
 from survey_lib.course.atlas.data import LESSONS
 from survey_lib.course.publishing import index, notebooks
+from survey_lib.course.publishing.layout import Verdicts, verdicts
 from survey_lib.course.publishing.structure import PARTS
 
-VERDICTS = {"01": Counter({"reproduced": 3, "inconclusive": 1})}
+VERDICTS = Verdicts({"01": "3 reproduced, 1 inconclusive"}, "3 reproduced, 1 inconclusive")
 
 
 def png(colour, size=(1440, 800)):
@@ -62,7 +62,7 @@ def test_what_is_to_come_is_named_and_not_linked(page):
 
 def test_a_lesson_that_did_not_run_says_how_to_run_it(ran, tmp_path):
     entries = index.entries(ran.outcomes[1:], tmp_path, ran.home)
-    page = BeautifulSoup(index.page(entries, {}, ran.home), "html.parser")
+    page = BeautifulSoup(index.page(entries, Verdicts(), ran.home), "html.parser")
     first = page.select_one(".card")
     assert "survey run 01" in first.text and first.find("a") is None and "waiting" in first["class"]
 
@@ -74,6 +74,19 @@ def test_the_real_course_is_complete(tmp_path):
         assert 60 < len(notebooks.summary(lesson.notebook)) < 180
         tags = [tag for cell in lesson.notebook.cells for tag in cell.metadata.get("tags", ())]
         assert tags.count(index.COVER) == 1
+
+
+def test_the_verdicts_of_the_course_are_counted_lesson_by_lesson():
+    found = verdicts()
+    assert set(found.lessons) <= {lesson.number for lesson in notebooks.all_lessons()} and found.lessons
+
+    def count(words, verdict):
+        words = words.partition(" (")[0]  # what follows says which verdicts out-of-date ones were
+        return sum(int(number) for number in re.findall(rf"(\d+) {verdict}", words))
+
+    for verdict in claims.VERDICTS:
+        assert sum(count(words, verdict) for words in found.lessons.values()) == count(found.course, verdict)
+    assert sum(count(found.course, verdict) for verdict in claims.VERDICTS) == len(claims.verdicts())
 
 
 def test_the_cover_is_the_tagged_picture_else_the_first_and_small():
@@ -109,5 +122,5 @@ def test_markup_in_titles_and_verdicts_is_shown_not_obeyed(ran):
     odd = [
         replace(one, title="<script>x</script>", summary="<b>y</b>") for one in index.entries(ran.outcomes, ran.build)
     ]
-    page = index.page(odd, {"01": Counter({"<i>z</i>": 1})})
+    page = index.page(odd, Verdicts({"01": "<i>z</i>"}))
     assert "<script>" not in page and "<b>y" not in page and "<i>z" not in page and "&lt;i&gt;z" in page

@@ -1,5 +1,7 @@
 """Lessons are found by what a learner calls them; their parameters are checked before a kernel starts."""
 
+from pathlib import Path
+
 import pytest
 
 from survey_lib.course.publishing import notebooks
@@ -98,3 +100,50 @@ def test_the_hash_of_sources_knows_a_changed_cell_and_ignores_outputs(course):
     assert notebooks.source_hash(notebook) == before
     notebook.cells[-1].source += " "
     assert notebooks.source_hash(notebook) != before
+
+
+@pytest.fixture
+def trained(course, monkeypatch):
+    """A course whose checkpoints are all of the glyphs, two of MNIST, and none of others."""
+    monkeypatch.setattr(notebooks.runtime, "HOME", course.home)
+    for name in ("glyphs_base", "glyphs_noisy", "glyphs_features", "glyphs_features2", "mnist_base", "mnist_noisy"):
+        path = course.home / "data" / "checkpoints" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return course
+
+
+@pytest.mark.parametrize(
+    ("body", "accepted"),
+    [
+        ("x = 'base noisy features'", {"glyphs", "mnist", "digits", "cifar10"}),
+        ("checkpoints.load(f'{dataset}_base')", {"glyphs", "mnist"}),
+        ("checkpoints.load(f'{dataset}_features')", {"glyphs"}),
+        ("checkpoints\nEvaluator.load(dataset, 10)", {"glyphs"}),
+    ],
+)
+def test_a_lesson_refuses_data_sets_whose_networks_it_lacks(trained, tmp_path, body, accepted):
+    """What the code cells load decides; the answer names what is missing, and the data sets that have it."""
+    trained.write("01_small", body=(body,))
+    lesson = notebooks.all_lessons(trained.home)[0]
+    for name in ("glyphs", "mnist", "digits", "cifar10"):
+        if name in accepted:
+            assert lesson.check({"dataset": name, "train": True}) == {"dataset": name, "train": True}
+        else:
+            with pytest.raises(ValueError, match="lacks trained networks") as caught:
+                lesson.check({"dataset": name, "train": True})
+            message = str(caught.value)
+            assert f'dataset is "{name}"' in message and "\n" not in message
+            assert set(message.rpartition("accepted: ")[2].split(", ")) == accepted
+
+
+def test_a_relative_folder_becomes_absolute_before_a_kernel_starts(course, tmp_path, monkeypatch):
+    """A kernel runs in the folder of its notebook: a path has to mean the same there."""
+    course.write()
+    (tmp_path / "x" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lesson = notebooks.all_lessons(course.home)[0]
+    for given in ("images", "../x/images", "~/x/images"):
+        checked = lesson.check({"dataset": given})["dataset"]
+        assert Path(checked).is_absolute() and Path(checked).resolve() == (tmp_path / "x" / "images").resolve()

@@ -5,9 +5,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from survey_lib.course import claims
-from survey_lib.course.publishing import notebooks, outputs
-from survey_lib.lab import runtime
-from survey_lib.lab.experiments import records
+from survey_lib.course.publishing import notebooks, outputs, readme
 
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
 
@@ -17,7 +15,7 @@ def adopted(ran):
     """The lesson that passed, and its file after it took over the outputs of its run."""
     lesson = notebooks.all_lessons(ran.home)[0]
     before = lesson.path.read_bytes()
-    outputs.adopt(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
+    outputs.commit_outputs(lesson, notebooks.read(ran.build / "notebooks" / lesson.path.name), ran.outcomes[0])
     yield lesson, notebooks.read(lesson.path)
     lesson.path.write_bytes(before)
 
@@ -41,54 +39,60 @@ def test_outputs_of_a_failed_run_or_of_other_sources_are_refused(ran):
     passes, fails, _ = notebooks.all_lessons(ran.home)
     executed = notebooks.read(ran.build / "notebooks" / passes.path.name)
     with pytest.raises(ValueError, match="02_fails failed"):
-        outputs.adopt(fails, executed, ran.outcomes[1])
+        outputs.commit_outputs(fails, executed, ran.outcomes[1])
     with pytest.raises(ValueError, match="was changed while it ran"):
-        outputs.adopt(fails, executed, ran.outcomes[0])
+        outputs.commit_outputs(fails, executed, ran.outcomes[0])
 
 
 def test_a_widget_goes_where_a_picture_stands_in():
     picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
     widget = new_output("display_data", data=WIDGET)
-    assert outputs.still([widget, picture]) == [picture]
-    assert outputs.still([widget]) == [widget], "alone it stays: a reader should see that something is missing"
+    assert outputs.strip_outputs([widget, picture]) == [picture]
+    assert outputs.strip_outputs([widget]) == [widget], "alone it stays: a reader should see that something is missing"
 
 
 def test_progress_bars_are_not_committed():
     bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
-    kept = outputs.still([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    kept = outputs.strip_outputs([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
     assert [one.text for one in kept] == ["whole\n"]
 
 
-MARKS = "<!-- {0}: begin (written by `survey outputs`) -->\nold\n<!-- {0}: end -->\n"
+MARKS = "<!-- {0}: begin (written by `survey tables`) -->\nold\n<!-- {0}: end -->\n"
 
 
-def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran):
-    claim = claims.Claim("01.x", "01", "a study", "a | b.", "01.steps", "fd", {"eta": 0}, {"eta": 1}, "less")
-    ledger = claims.Ledger(
-        tuple(claims.Verdict(claim, name, "reproduced", "0.5 times") for name in ("glyphs", "mnist"))
-    )
+@pytest.fixture
+def verdicts():
+    sides = {"a": {"eta": 0.0}, "b": {"eta": 1.0}}
+    claim = claims.Claim("01.some-steps", "01.steps", "a study", "a | b.", "fd: a < b", **sides)
+    return [claims.Verdict(claim, name, "reproduced", 3, 0.5, 0.4, 0.625) for name in ("glyphs", "mnist")]
+
+
+def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran, verdicts):
+    lessons = notebooks.all_lessons(ran.home)
     before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}after\n"
-    text = outputs.readme(before, notebooks.all_lessons(ran.home), ledger)
+    text = readme.readme(before, lessons, verdicts)
     assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
-    assert "| 01 | 1 | 2 | 0 | 0 | 0 |" in text
-    assert "| 01 | a \\| b. (a study) | glyphs: reproduced<br>mnist: reproduced | 0.5 times<br>0.5 times |" in text
-    assert outputs.readme(text, notebooks.all_lessons(ran.home), ledger) == text
+    assert "| 01 | 1 | 2 reproduced |" in text
+    assert readme.readme(text, lessons, verdicts) == text
     with pytest.raises(ValueError, match="needs the two marks"):
-        outputs.readme("no marks", [], ledger)
+        readme.readme("no marks", [], verdicts)
 
 
-def test_the_tables_of_the_readme_are_those_of_the_lessons_and_records():
-    readme = (runtime.HOME / "README.md").read_text()
-    ledger = claims.ledger(table=records.load(folder=records.shipped()))
-    assert outputs.readme(readme, notebooks.all_lessons(), ledger) == readme, "run: survey outputs --only-readme"
+def test_the_list_of_claims_is_a_table_a_lesson(ran, verdicts):
+    page = readme.claims_page(verdicts, notebooks.all_lessons(ran.home))
+    assert "\n## 01 One that passes\n" in page
+    row = "| **some steps**<br>a \\| b. (a study) | `fd: a < b`<br>a: eta 0; b: eta 1 "
+    assert row + "| glyphs: reproduced<br>mnist: reproduced | 0.500 [0.400, 0.625]<br>0.500 [0.400, 0.625] |" in page
 
 
-def test_lesson_00_shows_the_verdicts_that_the_records_give():
-    notebook = notebooks.select(["00"])[0].notebook
-    shown = [cell.outputs for cell in notebook.cells if "claims.ledger().table" in cell.get("source", "")]
-    if not shown:
-        pytest.skip("lesson 00 shows its own claims alone")
-    fresh = claims.ledger(table=records.load(folder=records.shipped())).table.html
-    assert fresh in [output.get("data", {}).get("text/html") for output in shown[0]], "run: survey outputs 00"
+def test_generated_files_are_those_of_the_lessons_claims_and_results():
+    for path, text in readme.generated().items():
+        assert path.read_text() == text, f"{path.name} is out of date; run: survey tables"
+
+
+def test_lesson_00_shows_counts_and_no_list_of_all_claims():
+    sources = [cell.source for cell in notebooks.select(["00"])[0].notebook.cells]
+    assert "claims.counts()" in sources and 'claims.ledger("00")' in sources
+    assert not any("claims.ledger()" in source for source in sources)

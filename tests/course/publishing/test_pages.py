@@ -3,7 +3,6 @@
 import base64
 import re
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -24,9 +23,9 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjC
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
     """Verdicts that the tests know: of the first lesson alone."""
-    counts = {"01": Counter({"reproduced": 2, "inconclusive": 1})}
-    monkeypatch.setattr(layout, "verdict_counts", lambda: counts)
-    return counts
+    lessons = {"01": "2 reproduced, 1 inconclusive"}
+    monkeypatch.setattr(layout, "verdicts", lambda: layout.Verdicts(lessons, lessons["01"]))
+    return lessons
 
 
 def shown(*cells, **about):
@@ -90,7 +89,7 @@ def test_a_failed_lesson_shows_its_traceback_and_says_so(ran):
 
 
 def test_one_line_below_the_title_tells_how_it_went():
-    page = shown(new_markdown_cell("# T"), verdicts=Counter({"reproduced": 2, "<odd>": 1}))
+    page = shown(new_markdown_cell("# T"), claims="2 reproduced, 1 <odd>")
     line = page.select_one("header > h1 + .status")
     assert line.text == (
         "Ran to its end in 1.3 min · 3 of 3 checks passed · profile cpu, dataset glyphs, seed 0 · "
@@ -101,7 +100,7 @@ def test_one_line_below_the_title_tells_how_it_went():
 
 def test_a_page_is_made_again_where_its_verdicts_changed(ran, counted):
     pages.write(ran.build, ran.home)
-    counted["01"]["reproduced"] = 7
+    counted["01"] = "7 reproduced"
     pages.write(ran.build, ran.home)
     assert "7 reproduced" in (ran.build / "01_passes.html").read_text()
 

@@ -2,6 +2,10 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -129,3 +133,44 @@ def test_an_outcome_of_an_older_course_can_be_read(tmp_path, ran):
     (tmp_path / "outcomes").mkdir()
     (tmp_path / "outcomes" / "01_passes.json").write_text(json.dumps(kept | {"claims": [["a", "reproduced"]]}))
     assert runner.read_outcomes(tmp_path) == ran.outcomes[:1]
+
+
+def test_a_kernel_is_given_absolute_paths(small, course, tmp_path, monkeypatch):
+    """Paths in the environment are those of the folder where `survey` was called, not of the notebook's."""
+    seen = {}
+
+    def papermill(lesson, parameters, partial, report, cell_seconds):
+        seen.update(os.environ)
+        partial.write_bytes(lesson.path.read_bytes())
+
+    monkeypatch.setattr(runner, "_papermill", papermill)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, given in (("SURVEY_DATA", "sets"), ("SURVEY_RESULTS", "~/kept"), ("SURVEY_HOME", "../here")):
+        monkeypatch.setenv(name, given)
+    runner.run(small, {}, course.build)
+    assert seen["SURVEY_DATA"] == str(tmp_path / "sets") and seen["SURVEY_RESULTS"] == str(tmp_path / "kept")
+    assert Path(seen["SURVEY_HOME"]).resolve() == (tmp_path.parent / "here").resolve()
+    assert Path(seen["SURVEY_HOME"]).is_absolute()
+
+
+def test_only_what_dead_processes_of_this_machine_left_is_removed(small, course, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [runner._partial(os.getpid()), ".partial-another.machine-1-", ".partial-", ".partial-old"]
+    for name in (*kept, runner._partial(ended.pid)):
+        (course.build / f"{name}x").mkdir(parents=True)
+    stub(monkeypatch, [0])
+    runner.run(small, {}, course.build)
+    assert sorted(path.name for path in course.build.glob(".partial-*")) == sorted(f"{name}x" for name in kept)
+
+
+def test_checkpoints_that_cannot_be_kept_are_refused_before_a_training(small, course, monkeypatch, tmp_path):
+    from survey_lib.lab.training import recipes
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(recipes, "trial_folder", lambda steps: tmp_path / "file")
+    with pytest.raises(OSError, match=r"file cannot be written \(.*\); without train=True a lesson uses"):
+        runner.run(small, {"train": True}, course.build)
+    stub(monkeypatch, [0])
+    assert runner.run(small, {}, course.build)[0].passed

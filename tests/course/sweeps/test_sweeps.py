@@ -19,7 +19,7 @@ from survey_lib.course import cli
 from survey_lib.course.publishing import notebooks
 from survey_lib.course.sweeps import sweep, worker
 from survey_lib.lab import runtime
-from survey_lib.lab.experiments import provenance, records
+from survey_lib.lab.experiments import provenance, store
 
 FILE = 'lesson: "01"\nparameters: {profile: smoke}\ngrid: {seed: [0, 1, 2]}\n'
 SHIPPED = sorted((runtime.HOME / "data" / "sweeps").glob("*.yml"))
@@ -37,11 +37,11 @@ def here(course, monkeypatch):
     course.file.write_text(FILE)
     course.write()
 
-    def sweep(**options):
+    def run(**options):
         provenance._fingerprint.cache_clear()
         return sweep.run(sweep.read(course.file), course.build, jobs=2, **options)
 
-    course.sweep = sweep
+    course.sweep = run
     yield course
     provenance._fingerprint.cache_clear()
 
@@ -92,7 +92,7 @@ def test_what_decides_a_run_is_told_from_what_does_not(here, played, monkeypatch
     assert all(one.before for one in here.sweep())
     here.write(body=("answer = seed + 2", "assert answer > seed"))
     assert not any(one.before for one in here.sweep())
-    assert not any(one.before for one in here.sweep(folder=records.shipped()))
+    assert not any(one.before for one in here.sweep(folder=store.shipped()))
     assert {job.environment["SURVEY_RESULTS"] for job in played[:3]} == {str(here.home / "data/results/local")}
     assert {job.environment["SURVEY_RESULTS"] for job in played[-3:]} == {str(here.home / "data/results")}
 
@@ -153,8 +153,8 @@ def test_threads_are_shared_out(here, played, monkeypatch):
         ("lesson: '01'\ngird: {seed: [0]}", "a sweep needs lesson and grid"),
         ("lesson: '01'\ngrid: {seed: [0]}\nparameter: {}", 'did you mean "parameters"?'),
         ("lesson: '01'\ngrid: {steps: [2026-01-01]}", "only numbers, texts, lists"),
-        ("lesson: '01'\ngrid: {seed: [0", "this is no YAML in line 2"),
-        ("!!python/object/apply:os.getcwd []", "this is no YAML in line 1"),
+        ("lesson: '01'\ngrid: {seed: [0", "the file is not YAML in line 2"),
+        ("!!python/object/apply:os.getcwd []", "the file is not YAML in line 1"),
         ("just words", "a sweep needs lesson and grid"),
         ("", "a sweep needs lesson and grid"),
     ],
@@ -172,7 +172,7 @@ def test_what_is_no_file_or_no_scheduler_gets_one_sentence(here, played):
     assert result.exit_code == 1 and result.output.startswith("Error: No such file")
     here.file.write_bytes(b"\xff\xfe\x00")
     result = CliRunner().invoke(cli.main, ["sweep", str(here.file)])
-    assert result.exit_code == 1 and "three.yml: this is no text" in result.output
+    assert result.exit_code == 1 and "three.yml: the file is not a text" in result.output
     here.file.write_text(FILE)
     result = CliRunner().invoke(cli.main, ["sweep", str(here.file), "--scheduler", "localhost"])
     assert result.exit_code == 1 and "an address is accepted, as in tcp://" in result.output

@@ -16,7 +16,7 @@ from survey_lib.core.losses import denoising_loss
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design import discrete
-from survey_lib.nets.beside import Beside
+from survey_lib.nets.unet import UNet
 from tests.design.discrete.support import integers
 from tests.support import generator, nonzero, quick
 
@@ -96,9 +96,9 @@ def test_memory_ends_with_the_shape_and_by_hand() -> None:
 
 
 def test_a_network_that_ignores_its_answer_is_not_changed_by_it() -> None:
-    """Its weights on the image beside are zero: same samples, same loss, whatever share is self-conditioned."""
-    net = nonzero(Beside, 1, 1, widths=(4,), patch=1)
-    net.unet.enter.weight.data[:, 1] = 0
+    """Its weights on the condition are zero: same samples, same loss, whatever share is self-conditioned."""
+    net = nonzero(UNet, 1, cond_channels=1, widths=(4,), patch=1)
+    net.enter.weight.data[:, 1] = 0
 
     def model(x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
         return net(x, torch.as_tensor(t).float().expand(len(x)), cond)

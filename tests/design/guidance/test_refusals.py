@@ -46,7 +46,11 @@ REFUSED = {
     ),
     "no condition": (lambda: ClassifierFree(nothing, ANY, 2.0)(X, 0.5), ValueError, "pass cond="),
     "no class": (lambda: Classifier(nothing, nothing, edm(), 2.0)(X, 0.5), ValueError, "pass cond="),
-    "pure noise": (lambda: Classifier(nothing, nothing, rectified(), 2.0)(X, 1.0, Y), ValueError, "at alpha = 0"),
+    "pure noise": (
+        lambda: Classifier(nothing, nothing, rectified(), 2.0)(X, 1.0, Y),
+        ValueError,
+        "guidance divides by alpha",
+    ),
     "logits": (lambda: Classifier(nothing, nothing, edm(), 2.0)(X, 0.5, Y), ValueError, r"shape \(3,\).*got .*3, 2"),
     "a cut graph": (
         lambda: Classifier(nothing, lambda x, t, y: x.detach().sum(1), edm(), 2.0)(X, 0.5, Y),

@@ -34,7 +34,7 @@ def test_the_labels_of_two_equal_normal_laws_are_a_logistic_function(schedule, t
     slope = 2 * alpha * x_t[:, 0] / (alpha**2 * 0.25 + sigma**2)
     labels = ExactLabels(PAIR, schedule)
     exactly(labels.log_prob(x_t, t, 0), torch.nn.functional.logsigmoid(slope))
-    exactly(labels.log_prob(x_t, t, torch.ones(9)), torch.nn.functional.logsigmoid(-slope))
+    exactly(labels.log_prob(x_t, t, torch.ones(9, dtype=torch.long)), torch.nn.functional.logsigmoid(-slope))
     exactly(labels.log_probs(x_t, t).exp().sum(1), torch.ones(9, dtype=torch.float64))
 
 

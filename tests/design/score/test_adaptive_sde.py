@@ -15,7 +15,7 @@ from survey_lib.design.score import (
     ks_critical_value,
     ks_distance,
 )
-from survey_lib.design.score.adaptive_sde import _Paths
+from survey_lib.design.score.brownian import BrownianPaths
 from survey_lib.lab.evaluation.cost import CountCalls
 from tests.design.score.support import exactly
 from tests.support import generator
@@ -59,13 +59,13 @@ def test_drawing_refused_noise_anew_narrows_what_it_should_not():
 
 def test_paths_are_the_same_path_however_finely_drawn():
     """What is put back and drawn again in parts adds up to what it was; what is new has the variance of its span."""
-    paths, rows, source = _Paths(torch.zeros(5000, 1).double()), torch.arange(5000), generator()
+    paths, rows, source = BrownianPaths(torch.zeros(5000, 1).double()), torch.arange(5000), generator()
     whole = torch.full((5000,), 0.4, dtype=torch.float64)
-    _, rise = paths.ahead(rows, whole, source)
-    paths.keep(rows, whole, rise)
+    _, rise = paths.step(rows, whole, source)
+    paths.reject(rows, whole, rise)
     parts, spans, variances = [], [], []
     for share in (0.1, 0.2, 1.0):
-        span, part = paths.ahead(rows, torch.full_like(whole, share), source)
+        span, part = paths.step(rows, torch.full_like(whole, share), source)
         parts.append(part)
         spans.append(span[0].item())
         variances.append(part.var().item())

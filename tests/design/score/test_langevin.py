@@ -132,7 +132,7 @@ def test_one_low_level_never_learns_which_peak_is_heavier_and_the_ladder_does():
         (lambda: noise_times(4, edm(), high=0.1, low=1.0), "fall from high to low"),
         (lambda: noise_times(4, vp_linear(), high=500.0, low=1.0), "no more"),
         (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.0, steps=3), "no noise"),
-        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=0), "whole number"),
+        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=0), "steps is at least 1; got 0"),
         (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=1, rate=4.0), "runs away"),
         (lambda: annealed_langevin(abs, vp_cosine(), torch.zeros(1, 1), torch.tensor([1.0, 0.5]), steps=1), "infinite"),
     ],

@@ -1,7 +1,9 @@
-"""Image sets: what `load` gives, in which order, from where, and the road between bytes and [-1, 1]."""
+"""Image sets: what `load` gives, in which order, from where, and the conversion between bytes and [-1, 1]."""
 
 import dataclasses
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from survey_lib.lab import runtime
-from survey_lib.lab.data import ImageSet, folders, load, resize, sets, to_float, to_uint8
+from survey_lib.lab.data import folders, load, sets
+from survey_lib.lab.data.images import ImageSet, check_scale, resize, to_float, to_uint8
 
 few = settings(deadline=None, derandomize=True, max_examples=25)
 SURVEY_DATA = os.environ.get("SURVEY_DATA")  # before `home` hides it
@@ -249,3 +252,110 @@ def test_a_large_folder_is_read_once_until_it_changes(monkeypatch, tmp_path, pic
     for number in range(10):
         picture(place / f"{number}.png", 100 + number, (4, 4), "L")
     assert torch.equal(load(place).images, first.images + 100)
+
+
+def sizes(place, split, **options):
+    """Channels, side and classes of a split."""
+    made = load(place, split=split, **options)
+    return made.shape, made.classes
+
+
+def test_both_splits_have_one_list_of_classes(tmp_path, picture):
+    """A class that one split lacks does not shift the numbers of the others: b is red, wherever it occurs."""
+    for place, names in (("first", {"train": "abc", "test": "bc"}), ("second", {"train": "ab", "test": "bz"})):
+        for split, classes in names.items():
+            for name in classes:
+                for number in range(3):
+                    colour = (255, 0, 0) if name == "b" else (0, 0, number)
+                    picture(tmp_path / place / split / name / f"{number}.png", colour)
+        train, test = load(tmp_path / place), load(tmp_path / place, split="test")
+        assert train.classes == test.classes == tuple(sorted({*names["train"], *names["test"]}))
+        for made in (train, test):
+            red = made.images[:, 0, 0, 0] == 255
+            assert [made.classes[label] for label in made.labels[red]] == ["b"] * 3
+
+
+def test_both_splits_have_one_size_and_one_number_of_channels(tmp_path, picture):
+    """The median of the shorter sides of all images; colour as soon as one image has some, whatever the count."""
+    for number in range(40):
+        side = 24 if number % 2 else 48
+        picture(tmp_path / "sizes" / f"{number:02}.png", number, (side, side), "L")
+        picture(tmp_path / "colours" / f"{number:02}.png", number, (16, 20), "L")
+    picture(tmp_path / "colours" / "40.png", (200, 10, 10), (16, 20))
+    for name, shape in (("sizes", (1, 24, 24)), ("colours", (3, 16, 16))):
+        for split in ("train", "test"):
+            for count in (None, 1):
+                assert sizes(tmp_path / name, split, count=count) == (shape, ("image",)), (name, split, count)
+
+
+def test_one_tiny_image_first_does_not_make_all_tiny(tmp_path, picture):
+    for number in range(12):
+        picture(tmp_path / "many" / f"{number:02}.png", number, (20, 20), "L")
+        picture(tmp_path / "tiny" / f"{number:02}.png", number, (1, 1), "L")
+    picture(tmp_path / "many" / "-first.png", 3, (1, 1), "L")
+    assert {sizes(tmp_path / "many", split)[0] for split in ("train", "test")} == {(1, 20, 20)}
+    assert sizes(tmp_path / "tiny", "train")[0] == (1, 4, 4), "the smallest size that may be asked for"
+
+
+def test_splits_with_and_without_class_folders_are_refused(tmp_path, picture):
+    picture(tmp_path / "train" / "ant" / "1.png")
+    picture(tmp_path / "test" / "1.png")
+    with pytest.raises(ValueError, match="class folders in one of train/ and test/"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "write"), [("png", "PNG"), ("ppm", "PPM"), ("tiff", "TIFF")])
+def test_sixteen_bits_of_colour_are_refused_rather_than_reduced(tmp_path, name, write):
+    for number in range(3):
+        (tmp_path / f"{number}.{name}").write_bytes(SIXTEEN[write]())
+    with pytest.raises(ValueError, match=f"\\.{name} has more than 8 bits a channel"):
+        load(tmp_path)
+
+
+def png() -> bytes:
+    """A PNG of 4 x 4 pixels with 16 bits for each of red, green and blue."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + b"\x12\x34" * 12) * 4
+    head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff() -> bytes:
+    """The same as an uncompressed TIFF, little-endian."""
+    pixels, bits = b"\x34\x12" * 48, struct.pack("<HHH", 16, 16, 16)
+    offset = 8 + 2 + 9 * 12 + 4
+    tags = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, offset), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, offset + 6), (277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 1, len(pixels))]
+    directory = struct.pack("<H", 9) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
+    return struct.pack("<2sHI", b"II", 42, 8) + directory + bits + pixels
+
+
+SIXTEEN = {"PNG": png, "TIFF": tiff, "PPM": lambda: b"P6 4 4 65535\n" + b"\x12\x34" * 48}
+
+
+# scales
+
+
+def test_floats_on_another_scale_are_told_of(recwarn):
+    """Real images have pixels darker than mid-grey; on [0, 1] none has, and on [0, 255] they exceed 2 as well."""
+    right = to_float(load("digits").images)
+    check_scale(right)
+    check_scale(load("digits").images)
+    check_scale(torch.zeros(3, 1, 4, 4))
+    assert not recwarn.list
+    with pytest.warns(RuntimeWarning, match=r"span 0 to 1, and -1 is black: .* 2 \* x - 1"):
+        check_scale((right + 1) / 2)
+    with pytest.raises(ValueError, match=r"bytes are uint8; these floats reach 255"):
+        check_scale(load("digits").images.float())
+
+
+def test_a_relative_or_tilde_place_is_found(monkeypatch, tmp_path, write_mnist):
+    write_mnist(tmp_path / "sets")
+    for place in (str(tmp_path / "sets"), "sets", "~/sets"):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("SURVEY_DATA", place)
+        assert len(load("mnist")) == 20

@@ -34,6 +34,20 @@ def test_count_calls_sees_a_doubled_batch_as_twice_the_examples():
     assert (count.calls, count.examples) == (1, 6)
 
 
+@pytest.mark.parametrize("batches", [(3,), (1, 4)])
+def test_count_calls_knows_the_macs_of_all_examples_and_of_gradients(batches):
+    network = nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 2)).requires_grad_(False)
+    count, forward, examples = CountCalls(network), 8 * 5 + 5 * 2, sum(batches)
+    for size in batches:
+        count(torch.randn(size, 8))
+    assert count.macs == examples * forward
+    for size in batches:  # as a classifier guides: by the gradient with respect to its input
+        x = torch.randn(size, 8, requires_grad=True)
+        torch.autograd.grad(count(x.view_as(x)).sum(), x)
+    assert count.macs == examples * forward + examples * (2 * forward)
+    assert count.examples == 2 * examples
+
+
 # ---------------------------------------------------------------- macs, each counted by hand
 
 

@@ -1,6 +1,7 @@
 """Metrics against closed forms, hand-made cases and the statistics that they claim."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -59,6 +60,16 @@ def test_generated_images_are_judged_as_the_files_they_become(rng):
 def test_images_that_cannot_be_judged_are_refused(images, sentence):
     with pytest.raises(ValueError, match=sentence):
         metrics.features(Classifier(1), images)
+
+
+def test_images_in_zero_to_one_are_told_of(rng):
+    """They would be taken for images without a dark pixel; a warning, as such images exist."""
+    net, x = Classifier(1, widths=(4, 8), dims=6), torch.rand(5, 1, 8, 8, generator=rng)
+    with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] are to be passed as 2 \* x - 1"):
+        metrics.features(net, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics.features(net, 2 * x - 1)
 
 
 # ---------------------------------------------------------------- Fréchet distance
@@ -202,6 +213,48 @@ def test_sliced_wasserstein_with_few_directions_scatters_about_the_truth(rng):
     squares = [metrics.sliced_wasserstein(real, real + delta, generator=rng, projections=5) ** 2 for _ in range(300)]
     truth = float(delta.square().sum()) / 64
     assert sum(squares) / 300 == pytest.approx(truth, rel=0.15)
+
+
+# ---------------------------------------------------------------- labels
+
+
+class Brightest(nn.Module):
+    """Names the brightest of the first three pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))  # says on which device the network lives
+
+    def classify(self, x):
+        return (x[:, 0, 0, :3].argmax(1),)
+
+
+def test_label_accuracy_is_the_fraction_named_right():
+    images = torch.full((4, 1, 2, 3), -1.0)
+    for place, image in zip((0, 1, 2, 2), images, strict=True):
+        image[0, 0, place] = 1.0
+    assert metrics.label_accuracy(Brightest(), images, torch.tensor([0, 1, 2, 2])) == 1
+    assert metrics.label_accuracy(Brightest(), images, torch.tensor([0, 2, 2, 0])) == 0.5
+    with pytest.raises(ValueError, match=r"4 images need labels of shape \(4,\); got \(1,\)"):
+        metrics.label_accuracy(Brightest(), images, torch.tensor([0]))
+
+
+def test_within_class_std_knows_nothing_of_where_classes_stand(rng):
+    x, labels = gaussian(3000, 4, rng, scale=3.0), torch.arange(3000) % 3
+    x[labels == 0] *= 2
+    spread = metrics.within_class_std(x, labels)
+    assert spread == pytest.approx(3 * math.sqrt(4 * (4 + 1 + 1) / 3), rel=0.03)
+    shifted = x + 100.0 * labels[:, None]
+    assert metrics.within_class_std(shifted, labels) == pytest.approx(spread)
+    alone = torch.cat([shifted, torch.full((1, 4), 1e6, dtype=torch.float64)])
+    assert metrics.within_class_std(alone, torch.cat([labels, torch.tensor([3])])) == pytest.approx(spread)
+
+
+def test_within_class_std_by_hand():
+    x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0], [5.0, 5.0]])
+    assert metrics.within_class_std(x, torch.tensor([0, 0, 1, 1])) == pytest.approx(1.0)  # variances 2 and 0
+    with pytest.raises(ValueError, match="two examples of one class"):
+        metrics.within_class_std(x, torch.arange(4))
 
 
 # ---------------------------------------------------------------- fidelity and diversity

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
+from survey_lib.core.categorical import absorbing, uniform
 from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import edm, vp_cosine
-from survey_lib.lab.data.images import ImageSet
-from survey_lib.lab.training import checkpoints, recipes
+from survey_lib.design.discrete import CategoricalDenoiser
+from survey_lib.lab.training import checkpoints
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
 ABOUT = {"dataset": "none", "seed": 0}
@@ -26,7 +27,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 
 def random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight drawn anew, none of them zero and none of them round in half precision."""
+    """Every weight drawn again, none of them zero and none of them round in half precision."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1, generator=generator)
@@ -76,6 +77,9 @@ OTHERS = [
     Preconditioned(MLP(2, width=8, layers=1), edm(), "flow"),
     Classifier(1, (2, 3), widths=(4, 4), dims=4, kernel=5),
     LabelPosterior(NoisyClassifier(1, 3, widths=(4, 8), dims=6), edm(), sigma_data=0.7),
+    CategoricalDenoiser(Transformer(5, 4, 6, width=8, layers=1), absorbing(4), 4),
+    CategoricalDenoiser(UNet(4, widths=(4,)), uniform(4), 4),
+    Transformer(4, 4, 6, width=8, layers=1, causal=True),
 ]
 
 
@@ -97,7 +101,7 @@ def test_unknown_name_suggests(saved):
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path):
     message = refusal(FileNotFoundError, tmp_path / "nothing", "mnist_base")
-    assert "there are: none" in message and "survey train mnist_base" in message
+    assert "there are: none" in message and "`survey train`, which lists what it can make" in message
 
 
 @pytest.mark.parametrize(("gone", "left"), [(".safetensors", ".json"), (".json", ".safetensors")])
@@ -105,7 +109,7 @@ def test_half_of_the_pair_is_missing(saved, gone, left):
     root, _ = saved
     (root / f"little_base{gone}").unlink()
     message = refusal(FileNotFoundError, root)
-    assert f"little_base{gone} is missing" in message and "survey train little_base" in message
+    assert f"little_base{gone} is missing" in message and "restore it, or make it with `survey train`" in message
 
 
 def test_weights_of_another_time(saved):
@@ -128,7 +132,7 @@ def test_truncated_weights(saved, keep):
 def test_damaged_manifest(saved, text):
     root, _ = saved
     (root / "little_base.json").write_text(text)
-    assert "is no manifest" in refusal(ValueError, root)
+    assert "is not a manifest" in refusal(ValueError, root)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_damaged_manifest(saved, text):
     [
         ({"config": {"channels": 1, "widths": [8, 24]}}, "do not fit the UNet of its manifest"),
         ({"config": {"channels": 1, "depth": 3}}, "do not fit the UNet of its manifest.*depth"),
-        ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention names levels"),
+        ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name levels"),
         ({"net": "ResNet"}, 'holds a network "ResNet"; known here: UNet, MLP, Classifier'),
         ({"net": "MLP", "config": {"dims": 2}}, "do not fit the MLP of its manifest"),
     ],
@@ -160,106 +164,100 @@ def test_weights_that_half_precision_cannot_hold_are_not_saved(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-# ---------------------------------------------------------------------- recipes and what is shipped
+# ---------------------------------------------------------------------- manifests and weights that do not belong
 
 
-@pytest.fixture
-def toy_images(monkeypatch, tmp_path):
-    """The recipes see sixty random images for every data set, and a home of their own."""
-    g = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (60, 1, 8, 8), generator=g, dtype=torch.uint8)
-    made = ImageSet("mnist", images, torch.arange(60) % 3, ("a", "b", "c"), {"face": torch.arange(60) % 2})
-    monkeypatch.setattr(recipes, "load", lambda name, split="train": made)
-    monkeypatch.setattr(recipes, "HOME", tmp_path)
-    return made
+def test_a_chain_comes_back_with_its_denoiser(tmp_path):
+    """Each named chain: the loaded denoiser has the same matrix, and its predictions differ by the rounding alone."""
+    for name, make in checkpoints.CHAINS.items():
+        chain = make(4)
+        net = Transformer(len(chain.stationary), 4, 6, width=8, layers=1)
+        model = random_weights(CategoricalDenoiser(net, chain, 4))
+        path = checkpoints.save("tokens", model, ABOUT, root=tmp_path)
+        assert json.loads(path.with_suffix(".json").read_text())["head"]["chain"] == name
+        loaded, times = checkpoints.load("tokens", root=tmp_path), torch.tensor([0.2, 0.7], dtype=torch.float64)
+        assert torch.equal(loaded.corruption.matrix(*times), chain.matrix(*times))
+        x = chain.corrupt(torch.arange(12).reshape(2, 6) % 4, 0.5, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(loaded(x, 0.5), model(x, 0.5).detach(), rtol=0.02, atol=0.002)
 
 
-@pytest.mark.parametrize("role", ["base", "conditional", "weak", "features", "features2", "noisy"])
-def test_a_recipe_makes_a_checkpoint_with_a_whole_manifest(role, toy_images, tmp_path):
-    path = recipes.train(f"mnist_{role}", steps=2, root=tmp_path / "out")
-    assert path == tmp_path / "out" / f"mnist_{role}.safetensors"
-    about, model = checkpoints.manifest(path.stem, root=path.parent), checkpoints.load(path.stem, root=path.parent)
-    for key in ("dataset", "images_sha256", "recipe", "seed", "minutes", "device", "torch", "scores", "parameters"):
-        assert about[key] not in (None, "", {}), key
-    if role.startswith("features"):
-        assert [labels.shape for labels in model.classify(toy_images.float())] == [(60,), (60,)]
-        assert set(about["scores"]) == {"accuracy_label", "accuracy_face"} and about["recipe"]["steps"] == 2
-    elif role == "noisy":
-        assert model(toy_images.float(), 0.5).shape == (60, 3) and about["recipe"] == recipes._NOISY | {"steps": 2}
-        assert set(about["scores"]) == {f"accuracy_at_{level:g}" for level in recipes.LEVELS}
-    else:
-        assert model.net.classes == (None if role == "base" else 3)
-        assert about["recipe"]["label_dropout"] == (0 if role == "base" else 0.15)
-    assert not list((tmp_path / "build").rglob("*.safetensors")), "the state of a finished training was left behind"
+def test_models_that_could_not_be_loaded_are_not_saved(tmp_path):
+    class Own(nn.Linear):
+        pass
 
-
-@pytest.mark.parametrize("role", ["base", "noisy"])
-def test_the_same_recipe_makes_the_same_weights(role, toy_images, tmp_path):
-    first, second = (recipes.train(f"mnist_{role}", steps=2, root=tmp_path / side).read_bytes() for side in "ab")
-    assert first == second
-
-
-def test_the_weak_denoiser_is_smaller_and_stops_earlier():
-    images = ImageSet("mnist", torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.arange(1), ("a",))
-    sizes = [
-        sum(p.numel() for p in recipes.denoiser_for(images, widths=recipes._DENOISERS[role]).parameters())
-        for role in ("weak", "conditional")
-    ]
-    assert sizes[0] < sizes[1] / 3
-    assert recipes.denoiser_recipe("mnist", "weak").steps < recipes.denoiser_recipe("mnist", "conditional").steps / 3
-
-
-def test_clips_loss_is_least_at_the_true_posterior_and_minds_no_constant():
-    """Two normal laws on a line, whose ``log p(y | x)`` is a logistic function of 2 x."""
-    generator = torch.Generator().manual_seed(0)
-    wanted = torch.arange(4000) % 2
-    x = 2.0 * wanted - 1 + torch.randn(4000, generator=generator)
-    logits = torch.nn.functional.logsigmoid(torch.stack([-2 * x, 2 * x], 1))
-    right = recipes.contrastive_loss(logits, wanted)
-    torch.testing.assert_close(recipes.contrastive_loss(logits + 5, wanted), right)
-    for factor in (0.7, 1.4):
-        assert recipes.contrastive_loss(factor * logits, wanted) > right + 0.005
-    # a term of x alone is nothing to the labels, and wrong among images
-    assert recipes.contrastive_loss(logits + x[:, None] / 2, wanted) > right + 0.005
-    both = torch.nn.functional.cross_entropy(logits, wanted)
-    assert right > both, "to find the images of a caption among thousands is harder than to name one of two"
-    flat = torch.zeros(8, 2), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    assert recipes.contrastive_loss(*flat).item() == pytest.approx((math.log(2) + math.log(8)) / 2)
-
-
-def test_accuracy_is_counted_at_each_level(toy_images):
-    """A posterior that reads the label off a mark in the corner: perfect while the mark is not drowned."""
-    marked = toy_images.images.clone()
-    marked[:, 0, 0, :3] = 0
-    marked[torch.arange(60), 0, 0, toy_images.labels] = 255
-    images = ImageSet("mnist", marked, toy_images.labels, ("a", "b", "c"))
-    corner = LabelPosterior(Corner(), edm())
-    found = recipes.noisy_accuracy(corner, images)
-    assert found["accuracy_at_0.1"] == 1 and 0.2 < found["accuracy_at_5"] < 0.7
-
-
-class Corner(nn.Module):
-    def forward(self, x, c_noise):
-        return x[:, 0, 0, :3]
-
-
-def test_unknown_recipe_suggests():
-    with pytest.raises(
-        ValueError, match='no recipe "mnist_bass" \\(did you mean "mnist_base"\\?\\); accepted: glyphs_feat'
+    odd = CategoricalDenoiser(UNet(4, widths=(4,)), uniform(4, survival=lambda t: (1 - t) ** 3), 4)
+    for model, words in (
+        (Own(2, 2), "own holds a Own; these networks can be saved: UNet, MLP"),
+        (Preconditioned(Own(2, 2), edm()), "own holds a Own"),
+        (UNet(1, widths=(4,)), "a bare UNet; it needs a head"),
+        (odd, "a chain without a name; these can be saved, with evidence: uniform, absorbing"),
     ):
-        recipes.train("mnist_bass")
+        with pytest.raises(ValueError, match=words):
+            checkpoints.save("own", model, ABOUT, root=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in checkpoints.names() if name in recipes.names()])
-def test_shipped_checkpoints_load_and_say_where_they_come_from(name):
-    about, model = checkpoints.manifest(name), checkpoints.load(name)
-    assert name in recipes.names() and about["name"] == name
-    for key in ("dataset", "images", "seed", "minutes", "device", "torch", "scores", "parameters"):
-        assert key in about, f"{name} lacks {key}"
-    assert about["scores"] and about["minutes"] > 0 and name.startswith(about["dataset"])
-    assert about["parameters"] == sum(p.numel() for p in model.parameters())
-    dataset, _, role = name.partition("_")
-    others = {"noisy": recipes._NOISY} | dict.fromkeys(recipes._FEATURES, recipes._CLASSIFIER)
-    made_by = others.get(role) or asdict(recipes.denoiser_recipe(dataset, role))
-    assert about["recipe"] == made_by, f"`survey train {name}` would make another network: train it again"
-    assert (checkpoints.folder() / f"{name}.safetensors").stat().st_size < 4e6
+def test_tied_weights_are_saved_twice_and_loaded_alike(tmp_path):
+    model = random_weights(Preconditioned(MLP(2, width=8, layers=2), edm()))
+    linear = [module for module in model.net.modules() if getattr(module, "weight", None) is not None]
+    tied = [one for one in linear if one.weight.shape == (8, 8)][:2]
+    tied[1].weight = tied[0].weight
+    checkpoints.save("tied", model, ABOUT, root=tmp_path)
+    loaded, x = checkpoints.load("tied", schedule=edm(), root=tmp_path), draw(3, 2)
+    torch.testing.assert_close(loaded(x, 0.01), model(x, 0.01).detach(), rtol=0.01, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"net": [1]}, r"net is \[1\]"),
+        ({"config": [1]}, r"config \[1\]"),
+        ({"head": "x"}, 'head is "x"; accepted: null, or as in'),
+        ({"head": {}}, "head is {}; accepted"),
+        ({"head": {"kind": "edm", "sigma_data": 0.5, "more": 1}}, '"more": 1}; accepted'),
+        ({"head": {"kind": "noise", "sigma_data": 0.5}}, '"noise"'),
+        ({"head": {"kind": ["edm"], "sigma_data": 0.5}}, r'"kind": \["edm"\]'),
+        ({"head": {"kind": "edm", "sigma_data": None}}, "sigma_data is null; a positive number"),
+        ({"head": {"kind": "edm", "sigma_data": True}}, "sigma_data is true"),
+        ({"head": {"kind": "edm", "sigma_data": -1}}, "sigma_data is -1"),
+        ({"head": {"kind": "categorical", "chain": "unform", "categories": 8}}, "a chain is one of uniform, absorbing"),
+        ({"head": {"kind": "categorical", "chain": "uniform", "categories": 0}}, "with a number of categories"),
+        ({"head": None}, "head is null, and a UNet needs one"),
+    ],
+)
+def test_a_manifest_with_a_wrong_entry_is_refused_by_name(saved, change, words):
+    root, _ = saved
+    path = root / "little_base.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=words):
+        checkpoints.load("little_base", root=root)
+    assert "little_base.json is not a manifest" in refusal(ValueError, root)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_folder_in_place_of_a_file_is_named(saved, suffix):
+    path = saved[0] / f"little_base{suffix}"
+    path.unlink()
+    path.mkdir()
+    assert f"{path} is a folder, not a file" in refusal(ValueError, saved[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda w: w.fill_(torch.nan), "these are not finite"),
+        (lambda w: w.to(torch.int8), "is torch.int8, not torch.float32"),
+    ],
+)
+def test_weights_with_the_right_hash_but_wrong_values_are_refused(saved, spoil, words):
+    from safetensors.torch import load, save
+
+    root, _ = saved
+    weights = load((root / "little_base.safetensors").read_bytes())
+    key = next(key for key, value in weights.items() if value.is_floating_point())
+    data = save(weights | {key: spoil(weights[key])})
+    (root / "little_base.safetensors").write_bytes(data)
+    about = json.loads((root / "little_base.json").read_text()) | {"sha256": hashlib.sha256(data).hexdigest()}
+    (root / "little_base.json").write_text(json.dumps(about))
+    message = refusal(ValueError, root)
+    assert words in message and key in message

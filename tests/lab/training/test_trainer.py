@@ -23,9 +23,10 @@ from torch.utils.data import TensorDataset
 from survey_lib.core import toys
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.losses import edm_weight, lognormal_times
-from survey_lib.core.schedules import edm
+from survey_lib.core.schedules import edm, vp_cosine
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.training.trainer import LAM_EDGES, Recipe, Trainer
+from survey_lib.nets.autoencoder import Codebook
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 
@@ -189,9 +190,24 @@ def test_a_loss_of_ones_own_finds_a_mean_and_repeats_itself(kind):
     assert first.history[-1].loss > 0 and all(map(math.isnan, first.history[-1].loss_by_lam))
 
 
-def test_a_loss_of_ones_own_that_is_no_number_stops_it():
+def test_a_loss_of_ones_own_gets_the_labels_of_its_examples():
+    """A network without classes gets them unchanged; without labels there are none."""
+    seen = []
+
+    def loss(model, x0, cond, generator):
+        seen.append((x0, cond))
+        return model(x0)[:, 0] ** 2, None
+
+    recipe = replace(SMALL, label_dropout=0.5)
+    finish(Trainer(nn.Linear(2, 1), points(labels=True), recipe, loss=loss))
+    assert all(((x0[:, 0] > 0) == cond.bool()).all() for x0, cond in seen) and len(seen) == 12
+
+
+def test_a_loss_of_ones_own_that_is_not_finite_stops_it():
     trainer = Trainer(nn.Linear(2, 1), points(), SMALL, loss=lambda model, x0, *_: (model(x0)[:, 0] * torch.nan, None))
-    assert "none at step 0 (in the loss); nothing was saved" in sentence(trainer.finish, FloatingPointError)
+    assert "loss or gradient is not finite at step 0 (in the loss); nothing was saved" in sentence(
+        trainer.finish, FloatingPointError
+    )
 
 
 def test_tqdm_shows_only_when_asked(capsys):
@@ -222,7 +238,7 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(case, tmp_path):
 CHILD = """
 import sys, torch
 sys.path.insert(0, {folder!r})
-import test_train as here
+import test_trainer as here
 torch.set_num_threads({threads})
 trainer = here.Trainer(here.small_model(), here.points(), here.replace(here.SMALL, steps=5000), save_to={save_to!r})
 for report in trainer.run(every=3):
@@ -266,14 +282,18 @@ def test_a_truncated_state_is_refused(state, share):
     whole = state.read_bytes()
     state.write_bytes(whole[: int(share * len(whole))])
     message = sentence(lambda: Trainer(small_model(), points(), SMALL, save_to=state))
-    assert f"{state} holds no training to resume" in message and "delete it to begin anew" in message
+    assert f"{state} does not hold a training to resume" in message and "delete it to begin again" in message
 
 
 def test_other_safetensors_are_refused(state):
     save_file({"weight": torch.zeros(3)}, state)
-    assert "holds no training to resume" in sentence(lambda: Trainer(small_model(), points(), SMALL, save_to=state))
+    assert "does not hold a training to resume" in sentence(
+        lambda: Trainer(small_model(), points(), SMALL, save_to=state)
+    )
     save_file({"weight": torch.zeros(3)}, state, {"survey": json.dumps({"step": 3})})
-    assert "holds no training to resume" in sentence(lambda: Trainer(small_model(), points(), SMALL, save_to=state))
+    assert "does not hold a training to resume" in sentence(
+        lambda: Trainer(small_model(), points(), SMALL, save_to=state)
+    )
 
 
 def test_another_recipe_is_refused_by_name(state):
@@ -287,7 +307,80 @@ def test_another_network_is_refused(state):
     assert "another network; delete it" in sentence(lambda: Trainer(other, points(), SMALL, save_to=state))
 
 
+OTHER_DATA = TensorDataset(points().tensors[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "loss", "words"),
+    [
+        (small_model(), OTHER_DATA, None, "other data; delete it"),
+        (Preconditioned(small_model().net, edm(), "eps"), points(), None, "other head; delete it"),
+        (Preconditioned(small_model().net, edm(), "edm", sigma_data=0.7), points(), None, "other head; delete it"),
+        (Preconditioned(small_model().net, vp_cosine()), points(), None, "other schedule; delete it"),
+        (small_model(), points(), lambda model, x0, *_: (x0[:, 0], None), "other loss; delete it"),
+        (Preconditioned(small_model().net, edm(), "x0"), OTHER_DATA, None, "other data and head; delete it"),
+    ],
+    ids=["data", "head", "sigma_data", "schedule", "loss", "two of them"],
+)
+def test_a_training_is_only_resumed_as_what_it_was(state, model, data, loss, words):
+    """A stopped and a finished training alike: neither goes on with, nor answers for, something else."""
+    with pytest.raises(ValueError, match=f"was begun with {words}"):
+        Trainer(model, data, SMALL, loss=loss, save_to=state)
+    finish(Trainer(small_model(), points(), SMALL, save_to=state))
+    with pytest.raises(ValueError, match=f"was begun with {words}"):
+        Trainer(model, data, SMALL, loss=loss, save_to=state)
+
+
+def test_labels_and_what_a_loss_closes_over_belong_to_the_training(tmp_path):
+    def weighted(weight):
+        return lambda model, x0, cond, generator: (weight * model(x0)[:, 0] ** 2, None)
+
+    def trainer(weight=1.0, flip=0):
+        x0, labels = points(labels=True).tensors
+        data = TensorDataset(x0, (labels + flip) % 2)
+        model = seeded(nn.Linear, 2, 1)
+        return Trainer(model, data, SMALL, loss=weighted(weight), save_to=tmp_path / "state.safetensors")
+
+    finish(trainer(), until=4)
+    assert trainer().step == 4
+    assert "other loss" in sentence(lambda: trainer(weight=2.0))
+    assert "other data" in sentence(lambda: trainer(flip=1))
+
+
+def test_tied_weights_are_saved_and_resumed_bit_for_bit(tmp_path):
+    def tied() -> Preconditioned:
+        model = Preconditioned(seeded(MLP, 2, width=8, layers=2), edm())
+        square = [module for module in model.modules() if getattr(module, "weight", torch.empty(0)).shape == (8, 8)]
+        square[1].weight = square[0].weight
+        return model
+
+    whole, save_to = finish(Trainer(tied(), points(), SMALL)), tmp_path / "state.safetensors"
+    for until in (5, None):
+        part = finish(Trainer(tied(), points(), SMALL, save_to=save_to), until=until)
+    assert_equal_states(whole, part)
+
+
 # ---------------------------------------------------------------------- what can go wrong
+
+
+def test_a_bad_step_leaves_no_trace_in_buffers():
+    """Running statistics change in the forward pass, and a codebook follows its latents: both are as before."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8)))
+    model.append(Codebook(4, 8))
+
+    def loss(model, x0, cond, generator):
+        linear, norm, codes = model
+        z = norm(linear(x0))
+        index = codes.nearest(z)
+        codes.learn(z.detach(), index, generator=generator)
+        return (z - codes.vectors[index]).square().mean(1), None
+
+    trainer = finish(Trainer(model, points(), SMALL, loss=loss), until=5)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert before["2.vectors"].count_nonzero() and before["1.running_mean"].count_nonzero()
+    trainer.x0[:] = math.nan
+    sentence(lambda: finish(trainer), FloatingPointError)
+    assert all(value.equal(before[name]) for name, value in trainer.model.state_dict().items())
 
 
 def test_a_poisoned_example_stops_it_with_step_noise_level_and_last_save(tmp_path):
@@ -302,7 +395,8 @@ def test_a_poisoned_example_stops_it_with_step_noise_level_and_last_save(tmp_pat
     lam = edm().lam(lognormal_times(len(x0), edm(), **law, generator=generator)[x0.isnan().any(1)])
     assert f"lam from {lam.min():.2f} to {lam.max():.2f}" in message
     assert all(a.equal(b) for a, b in zip(before, trainer.model.parameters(), strict=True)), "the bad step was taken"
-    assert Trainer(small_model(), data, SMALL, save_to=save_to).step == 8
+    assert Trainer(small_model(), points(), SMALL, save_to=save_to).step == 8
+    assert "other data" in sentence(lambda: Trainer(small_model(), data, SMALL, save_to=save_to)), "it is poisoned"
 
 
 def test_poisoned_weights_stop_it():
@@ -312,7 +406,7 @@ def test_poisoned_weights_stop_it():
     assert "at step 2 (lam from" in message and "nothing was saved" in message
 
 
-def test_a_gradient_that_is_none_stops_it():
+def test_a_gradient_that_is_not_finite_stops_it():
     class Steep(MLP):
         def forward(self, x, c_noise, cond=None):
             return super().forward(x, c_noise, cond) + self.leave.bias.abs().sum().mul(0).sqrt()
@@ -369,6 +463,8 @@ def test_a_small_disk_that_is_full_keeps_the_old_state(state, tmp_path):
         ("average", None, TypeError, "average is None"),
         ("seed", -1, ValueError, "seed is -1; at least 0"),
         ("seed", True, TypeError, "seed is True"),
+        ("clip", -1.0, ValueError, "clip is -1.0; at least 0"),
+        ("rate_schedule", "one_cicle", ValueError, '(did you mean "one_cycle"?); accepted: linear, one_cycle'),
     ],
 )
 def test_recipes_refuse_by_name(field, value, kind, words):
@@ -387,7 +483,7 @@ def test_data_that_does_not_suit_is_refused(classes, data, words):
     assert words in sentence(lambda: Trainer(small_model(classes), data, SMALL))
 
 
-def test_steps_that_are_none_are_refused():
+def test_numbers_of_steps_below_the_least_are_refused():
     trainer = Trainer(small_model(), points(), SMALL)
     assert "every is 0; at least 1" in sentence(lambda: finish(trainer, every=0))
     assert "until is -1; at least 0" in sentence(lambda: finish(trainer, until=-1))
@@ -399,7 +495,7 @@ def test_steps_that_are_none_are_refused():
 TEAM = """
 import json, sys
 sys.path.insert(0, {folder!r})
-import test_train as here
+import test_trainer as here
 from safetensors.torch import save_file
 trainer = here.team_trainer({folder_out!r} + "/state.safetensors")
 for report in trainer.run(every=50):

@@ -27,5 +27,5 @@ def variance_at(t: torch.Tensor) -> torch.Tensor:
 def table(corruption: Gaussian, denoiser=None, *, nodes: int = 8, seed: int = 0) -> scheduling.BoundTable:
     denoiser = denoiser or SPOTS.denoiser(SCHEDULE)
     return scheduling.bound_table(
-        denoiser, corruption, points(SPOTS, 400), grids.quadratic(nodes), bins=None, generator=generator(seed)
+        denoiser, corruption, points(SPOTS, 400), grids.quadratic(nodes), bin_width=None, generator=generator(seed)
     )

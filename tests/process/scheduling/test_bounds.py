@@ -24,7 +24,12 @@ def test_a_table_prices_a_walk_as_the_bound_does(variance) -> None:
     found = table(corruption)
     priced = found.prior + sum(found.costs[i, i + 1] for i in range(8))
     exact = losses.variational_bound(
-        SPOTS.denoiser(SCHEDULE), corruption, points(SPOTS, 400), grids.quadratic(8), bins=None, generator=generator()
+        SPOTS.denoiser(SCHEDULE),
+        corruption,
+        points(SPOTS, 400),
+        grids.quadratic(8),
+        bin_width=None,
+        generator=generator(),
     )
     assert priced.item() == pytest.approx(exact.total.mean().item(), rel=1e-10)
 
@@ -104,8 +109,8 @@ def test_the_best_walk_beats_the_usual_ones_on_its_table() -> None:
     [
         (lambda: scheduling.shortest_paths(torch.zeros(3, 2)), r"a square matrix of numbers.*got \(3, 2\)"),
         (lambda: scheduling.shortest_paths(torch.full((3, 3), math.nan)), "a square matrix of numbers"),
-        (lambda: scheduling.shortest_paths(torch.zeros(3, 3), 3), "has 1 to 2 steps; got 3"),
-        (lambda: scheduling.shortest_paths(torch.zeros(3, 3)).path(0), "paths of 1 to 2 steps are known; got 0"),
+        (lambda: scheduling.shortest_paths(torch.zeros(3, 3), 3), "steps of a path over 3 nodes is at most 2; got 3"),
+        (lambda: scheduling.shortest_paths(torch.zeros(3, 3)).path(0), "steps of a path is at least 1; got 0"),
         (lambda: scheduling.shortest_paths(torch.full((3, 3), math.inf)).path(1), "no path of 1 steps"),
         (lambda: table(Gaussian(SCHEDULE, eta=0.0)), "eta must be positive"),
     ],

@@ -73,21 +73,16 @@ def test_a_step_network_begins_with_equal_steps_and_learns_nearly_the_best_walk(
         assert optimum - 0.05 < reached < optimum + 0.1 * abs(start - optimum) + 0.05
 
 
-def test_the_kernel_distance_is_zero_on_average_and_sees_a_shift() -> None:
-    x, y = draw(2, 400, 8, dtype=torch.float64)
-    assert abs(scheduling.kernel_distance(x, y[:300])) < 0.15 < scheduling.kernel_distance(x, y + 1)
-    small = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])  # by hand: 1 + 343 - 2 (1 + 1 + 27 + 64) / 4
-    assert scheduling.kernel_distance(*small).item() == pytest.approx(1 + 343 - 2 * (1 + 1 + 27 + 64) / 4)
-
-
 @pytest.mark.parametrize(
     "make, words",
     [
         (lambda: scheduling.LearnedSampler(vp_cosine(), grids.uniform(3)), "from finite lam down to t = 0"),
         (lambda: scheduling.LearnedSampler(from_betas(torch.tensor([0.1, 0.9])), grids.uniform(2)), "closed t"),
         (lambda: scheduling.StepNetwork(SCHEDULE, 2.0, 1.0, generator=generator()), "start < end"),
-        (lambda: scheduling.StepNetwork(SCHEDULE, -5.0, 2.0, generator=generator())(1), "2 steps or more; got 1"),
-        (lambda: scheduling.kernel_distance(torch.ones(3, 2), torch.ones(3, 3)), r"got \(3, 2\) and \(3, 3\)"),
+        (
+            lambda: scheduling.StepNetwork(SCHEDULE, -5.0, 2.0, generator=generator())(1),
+            "steps of a step network is at least 2; got 1",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_refused(make, words: str) -> None:

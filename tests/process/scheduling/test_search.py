@@ -83,7 +83,7 @@ def test_a_doubled_grid_passes_through_the_times_of_the_single_one() -> None:
         pure = schedule.lam(1.0) < -20
         doubled = scheduling.resample_grid(start, 16 if pure else 17, schedule)
         torch.testing.assert_close(doubled[1::2] if pure else doubled[:-1:2], start[1:-1] if pure else start[:-1])
-    with pytest.raises(ValueError, match="2 steps or more"):
+    with pytest.raises(ValueError, match="steps of a resampled grid is at least 2; got 1"):
         scheduling.resample_grid(start, 1, SCHEDULE)
 
 

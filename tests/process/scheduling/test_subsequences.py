@@ -63,11 +63,10 @@ def test_walking_the_short_chain_is_walking_the_long_one_at_its_levels() -> None
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: scheduling.subsequence(grids.uniform(10), 11), "of 10 steps has 1 to 10 steps; got 11"),
-        (lambda: scheduling.subsequence(grids.uniform(10), True), "got True"),
+        (lambda: scheduling.subsequence(grids.uniform(10), 11), "steps of a sub-sequence is at most 10; got 11"),
         (lambda: scheduling.subsequence(grids.uniform(10), 3, 3), r"1 \(linear\) or 2"),
         (lambda: scheduling.nearest(grids.uniform(4), torch.arange(6)), "at most as many as the 5 times; got 6"),
-        (lambda: scheduling.variance_grid(1, SCHEDULE), "at least 2 steps"),
+        (lambda: scheduling.variance_grid(1, SCHEDULE), "steps of a variance grid is at least 2; got 1"),
         (lambda: scheduling.variance_grid(5, vp_cosine()), "got vp_cosine"),
         (lambda: scheduling.variance_grid(5, edm()), "got edm"),
         (lambda: scheduling.variance_grid(50, SCHEDULE, first=0.5), "noisier than vp_linear at t = 1"),
@@ -76,6 +75,18 @@ def test_walking_the_short_chain_is_walking_the_long_one_at_its_levels() -> None
 def test_chains_that_cannot_be_are_refused(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("steps", [True, 2.0])
+def test_numbers_of_steps_are_whole(steps) -> None:
+    for call in (
+        lambda: scheduling.subsequence(grids.uniform(10), steps),
+        lambda: scheduling.variance_grid(steps, SCHEDULE),
+        lambda: scheduling.resample_grid(grids.uniform(10), steps, SCHEDULE),
+        lambda: scheduling.shortest_paths(torch.zeros(3, 3), steps),
+    ):
+        with pytest.raises(TypeError, match=f"the number of steps of .* is a whole number; got {steps}"):
+            call()
 
 
 def test_what_is_wrong_in_the_estimate_shrinks_by_a_known_factor() -> None:

@@ -1,4 +1,4 @@
-"""How each checkpoint is made: a table with a row for each role, and one function that trains.
+"""The table of trainings, with a row for each role of a checkpoint, and one function that trains.
 
     survey train                    lists the names: a data set and a role, as in glyphs_base
     survey train glyphs_base        makes a shipped checkpoint from scratch; a stopped training resumes

@@ -21,19 +21,20 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times, stratified_times
-from survey_lib.core.protocols import Callback
+from survey_lib.core.protocols import Callback, Denoiser
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design import discrete
+from survey_lib.lab import data
 from survey_lib.lab.data import quantised
-from survey_lib.lab.data.images import ImageSet, to_float
+from survey_lib.lab.data.images import ImageSet, to_float, to_uint8
+from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import fast, precision
 from survey_lib.lab.training.checkpoints import CHAINS
 from survey_lib.lab.training.recipes import training
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Loss, Recipe
 from survey_lib.nets.autoencoder import Autoencoder
-from survey_lib.nets.beside import Beside
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
@@ -61,41 +62,45 @@ def sample_levels(
     *,
     generator: torch.Generator,
     callback: Callback | None = None,
+    denoiser: Denoiser | None = None,
 ) -> Tensor:
     """Draw images of grey levels (count, 1, 16, 16), int64, with ``steps`` evaluations of a model of any kind.
 
     Categories: the chain's own bridge on a uniform grid. Bits: DDPM's bridge on a uniform grid, as in the paper.
     Continuous: the second-order multistep sampler on Karras's grid, rounded to levels at the end.
+    ``denoiser`` is evaluated in place of the model: the model counted, say.
     """
-    denoiser, channels, how = fast(model), 1, {"generator": generator, "callback": callback}
+    denoiser, channels = fast(model) if denoiser is None else denoiser, 1
+    how, times = {"generator": generator, "callback": callback}, grids.uniform(steps)
     if isinstance(model, discrete.CategoricalDenoiser):
         corruption = model.corruption
     else:
         corruption, channels = Gaussian(model.schedule), model.net.channels
-    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), generator=generator)
+        times = grids.karras(steps, model.schedule) if channels == 1 else times
+    x = corruption.prior((count, channels, quantised.SIZE, quantised.SIZE), times[0], generator=generator)
     if isinstance(model, discrete.CategoricalDenoiser):
-        return ancestral(denoiser, corruption, x, grids.uniform(steps), **how)
+        return ancestral(denoiser, corruption, x, times, **how)
     if channels == 1:
-        drawn = multistep(denoiser, model.schedule, x, grids.karras(steps, model.schedule), callback=callback)
+        drawn = multistep(denoiser, model.schedule, x, times, callback=callback)
         return quantised.from_image(drawn)
-    denoiser = discrete.SelfConditioned(denoiser) if model.net.beside else denoiser
-    return discrete.from_bits(ancestral(denoiser, corruption, x, grids.uniform(steps), **how), _BITS)
+    denoiser = discrete.SelfConditioned(denoiser) if model.net.cond_channels else denoiser
+    return discrete.from_bits(ancestral(denoiser, corruption, x, times, **how), _BITS)
 
 
 def _levels(dataset: str, root: Path | None) -> TensorDataset:
     return TensorDataset(quantised.levels(dataset)[0])
 
 
-def _chain(name: str, data: TensorDataset) -> discrete.CategoricalDenoiser:
+def _chain(name: str, examples: TensorDataset) -> discrete.CategoricalDenoiser:
     chain = CHAINS[name](quantised.LEVELS)
     return discrete.CategoricalDenoiser(UNet(len(chain.stationary), **_UNET), chain, quantised.LEVELS)
 
 
-def _bits(beside: int, data: TensorDataset) -> Preconditioned:
-    return Preconditioned(Beside(_BITS, beside, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
+def _bits(cond_channels: int, examples: TensorDataset) -> Preconditioned:
+    return Preconditioned(UNet(_BITS, cond_channels=cond_channels, **_UNET), vp_cosine(), "edm", sigma_data=1.0)
 
 
-def _continuous(data: TensorDataset) -> Preconditioned:
+def _continuous(examples: TensorDataset) -> Preconditioned:
     return Preconditioned(UNet(1, **_UNET), vp_cosine(), "edm", sigma_data=0.5)
 
 
@@ -121,18 +126,24 @@ def _gaussian(denoiser: Preconditioned, recipe: Recipe) -> Loss:
         about = {"weight": edm_weight(lam, denoiser.sigma_data), "generator": generator}
         if channels == 1:
             return denoising_loss(model, corruption, quantised.to_image(x0), t, **about), lam
-        share, bits = 0.5 if denoiser.net.beside else 0.0, discrete.to_bits(x0, _BITS)
+        share, bits = 0.5 if denoiser.net.cond_channels else 0.0, discrete.to_bits(x0, _BITS)
         return discrete.self_conditioned_loss(model, corruption, bits, t, share=share, **about), lam
 
     return loss
 
 
 def _levels_score(model: nn.Module, dataset: str, root: Path | None) -> dict[str, float]:
-    """Fréchet distance of samples at 50 evaluations, and its floor."""
-    real, _ = quantised.levels(dataset, split="test", count=2 * training.COUNT)
-    drawn = sample_levels(model, training.COUNT, 50, generator=torch.Generator().manual_seed(0))
-    channels = training.load(f"{dataset}_features", root).channels
-    return training.distance(dataset, root, *(quantised.for_features(x, channels) for x in (real, drawn)))
+    """Quality of samples at 50 evaluations."""
+    real, labels = quantised.levels(dataset, split="test", count=2 * training.COUNT)
+    first = data.load(dataset, split="test", count=1)
+    channels, classes = first.shape[0], first.classes
+    shown = to_uint8(quantised.for_features(real, channels))
+
+    def sample(evaluator: Evaluator) -> Tensor:
+        drawn = sample_levels(model, evaluator.count, 50, generator=torch.Generator().manual_seed(0))
+        return quantised.for_features(drawn, channels)
+
+    return training.score(sample, dataset, root, test=ImageSet(dataset, shown, labels, classes))
 
 
 def _level_row(model: Callable, loss: Callable, kind: type[Recipe] = Recipe, **numbers: float) -> Training:
@@ -140,7 +151,7 @@ def _level_row(model: Callable, loss: Callable, kind: type[Recipe] = Recipe, **n
     return Training(data=_levels, model=model, loss=loss, recipe=recipe, score=_levels_score)
 
 
-#: What lesson 11 compares over seeds by `recipes.fit`, at most two minutes of one core each: the chains of D3PM (one
+#: The kinds that lesson 11 compares over seeds by `recipes.fit`, two minutes of one core each: chains of D3PM (one
 #: without its auxiliary loss), bits with and without self-conditioning, and levels as numbers.
 LEVELS: Mapping[str, Training] = {
     "uniform": _level_row(partial(_chain, "uniform"), _hybrid, ChainRecipe),
@@ -192,26 +203,27 @@ def _vq_vae(model: Autoencoder, recipe: Recipe) -> Loss:
 
 
 def _codes_score(model: Autoencoder, dataset: str, root: Path | None) -> dict[str, float]:
-    """Loss by encoding and decoding test images, squared error and Fréchet distance; and how many codes they use."""
-    test = quantised.token_images(dataset, split="test", count=training.COUNT)
+    """Loss by encoding and decoding test images, squared error and quality; and the number of codes in use."""
+    test = quantised.token_images(dataset, split="test", count=2 * training.COUNT)
+    half = test.take(slice(len(test) // 2))
     with torch.no_grad():
-        decoded = torch.cat([model(chunk) for chunk in test.float().split(500)]).clamp(-1, 1)
+        decoded = torch.cat([model(chunk) for chunk in half.float().split(500)]).clamp(-1, 1)
     return {
-        "mean_square": float((decoded - test.float()).square().mean()),
-        "codes_used": float(all_tokens(model, test.images).unique().numel()),
-        **training.distance(dataset, root, test.images, decoded),
+        "mean_square": float((decoded - half.float()).square().mean()),
+        "codes_used": float(all_tokens(model, half.images).unique().numel()),
+        **training.score(lambda _: decoded, dataset, root, test=test),
     }
 
 
-def _token_net(states: int, causal: bool, data: TensorDataset) -> Transformer:
-    x0, labels = data.tensors
+def _token_net(states: int, causal: bool, examples: TensorDataset) -> Transformer:
+    x0, labels = examples.tensors
     classes = int(labels.max()) + 1
     return Transformer(states, _CODES, x0.shape[1], width=48, classes=classes, causal=causal)
 
 
-def _token_denoiser(name: str, data: TensorDataset) -> discrete.CategoricalDenoiser:
+def _token_denoiser(name: str, examples: TensorDataset) -> discrete.CategoricalDenoiser:
     chain = CHAINS[name](_CODES)
-    return discrete.CategoricalDenoiser(_token_net(len(chain.stationary), False, data), chain, _CODES)
+    return discrete.CategoricalDenoiser(_token_net(len(chain.stationary), False, examples), chain, _CODES)
 
 
 def _cross_entropy(denoiser: discrete.CategoricalDenoiser, recipe: Recipe) -> Loss:
@@ -234,19 +246,21 @@ def _next_token(net: Transformer, recipe: Recipe) -> Loss:
 
 
 def _tokens_score(model: nn.Module, dataset: str, root: Path | None) -> dict[str, float]:
-    """Fréchet distance of decoded samples, drawn in 25 steps (a causal network: one step a token)."""
-    generator, test = (
-        torch.Generator().manual_seed(0),
-        quantised.token_images(dataset, split="test", count=training.COUNT),
-    )
-    count, cond = len(test), test.labels
-    with precision():
-        if isinstance(model, Transformer):
-            drawn = discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
-        else:
-            x = model.corruption.prior((count, model.net.length), generator=generator)
-            drawn = ancestral(fast(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)
-    return training.distance(dataset, root, test.images, _decoded(training.load(f"{dataset}_codes", root), drawn))
+    """Quality of decoded samples, drawn in 25 steps (a causal network: one step a token)."""
+    test = quantised.token_images(dataset, split="test", count=2 * training.COUNT)
+
+    def sample(evaluator: Evaluator) -> Tensor:
+        generator, count = torch.Generator().manual_seed(0), evaluator.count
+        cond = test.labels[:count]
+        with precision():
+            if isinstance(model, Transformer):
+                drawn = discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
+            else:
+                x = model.corruption.prior((count, model.net.length), generator=generator)
+                drawn = ancestral(fast(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)
+        return _decoded(training.load(f"{dataset}_codes", root), drawn)
+
+    return training.score(sample, dataset, root, test=test, labelled=True)
 
 
 def _token_row(model: Callable, loss: Callable) -> Training:

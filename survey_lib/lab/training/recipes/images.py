@@ -25,6 +25,7 @@ from survey_lib.core.schedules import edm, vp_linear
 from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation import metrics
+from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import fast
 from survey_lib.lab.training.recipes import training
 from survey_lib.lab.training.recipes.training import Training
@@ -67,7 +68,7 @@ def noisy_accuracy(labels: LabelPosterior, images: ImageSet, count: int = traini
     x0, generator, schedule = images.float(index), torch.Generator().manual_seed(0), labels.schedule
     labels, found = labels.cpu().eval(), {}
     for level in LEVELS:
-        t = schedule.time(-torch.tensor(level, dtype=torch.float64).log())
+        t = schedule.time_at(level)
         x_t = Gaussian(schedule).corrupt(x0, t, generator=generator)
         with torch.inference_mode():
             named = torch.cat([labels(part, t).argmax(1) for part in x_t.split(500)])
@@ -89,16 +90,18 @@ def _images(dataset: str, root: Path | None) -> ImageSet:
 
 
 def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
-    """Fréchet distance of samples at 20 evaluations (2M), and its floor; empty before there are features."""
-    if not training.has_features(dataset, root):
-        return {}
-    schedule, count = vp_linear(), training.COUNT
-    test = data.load(dataset, split="test", count=2 * count)
-    denoiser = fast(Preconditioned(model.net, schedule, model.kind, model.sigma_data))
-    noise = Gaussian(schedule).prior((count, *test.shape), generator=torch.Generator().manual_seed(0))
-    cond = None if model.net.classes is None else test.labels[:count]
-    drawn = multistep(denoiser, schedule, noise, grids.karras(20, schedule), cond=cond).clamp(-1, 1)
-    return training.distance(dataset, root, test.images, drawn)
+    """Quality of samples at 20 evaluations (2M)."""
+    schedule, labelled = vp_linear(), model.net.classes is not None
+
+    def sample(evaluator: Evaluator) -> Tensor:
+        denoiser = fast(Preconditioned(model.net, schedule, model.kind, model.sigma_data))
+        shape = (evaluator.count, *evaluator.shape)
+        times = grids.karras(20, schedule)
+        noise = Gaussian(schedule).prior(shape, times[0], generator=torch.Generator().manual_seed(0))
+        cond = evaluator.test.labels[: evaluator.count] if labelled else None
+        return multistep(denoiser, schedule, noise, times, cond=cond)
+
+    return training.score(sample, dataset, root, labelled=labelled)
 
 
 def _denoiser(recipe: Recipe, fraction: int = 1, **net: object) -> Training:
@@ -117,7 +120,7 @@ def _denoiser(recipe: Recipe, fraction: int = 1, **net: object) -> Training:
 
 
 def _targets(images: ImageSet) -> dict[str, Tensor]:
-    """What a classifier names, a head each: the label, and the face where images have one."""
+    """Targets of a classifier, a head each: the label, and the face if images have one."""
     return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
 
 

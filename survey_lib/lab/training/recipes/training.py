@@ -1,19 +1,21 @@
-"""One row of the table of trainings, and the pieces that rows share."""
+"""`Training`, a row of the table of trainings, and the functions that rows share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
-from survey_lib.lab.evaluation import metrics
+from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.layers import initialised
 
 Data = ImageSet | TensorDataset
 COUNT = 2000  # images behind the scores in a manifest
@@ -21,7 +23,7 @@ COUNT = 2000  # images behind the scores in a manifest
 
 @dataclass(frozen=True)
 class Training:
-    """How the checkpoints of one role are made, a data set each."""
+    """A row of the table: the training of the checkpoints of one role, on any data set."""
 
     data: Callable[[str, Path | None], Data]  # of a data set's name and the folder of checkpoints that it builds on
     model: Callable[[Data], nn.Module]  # untrained; torch's global seed is that of the recipe
@@ -37,27 +39,26 @@ class Training:
 
     def untrained(self, data: Data, seed: int) -> nn.Module:
         """The model as its training begins."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)  # torch's initialisers do not take a generator
-            return self.model(data)
+        return initialised(seed, partial(self.model, data))
 
 
 def load(name: str, root: Path | None) -> nn.Module:
-    """The checkpoint ``name`` in ``root``, or the one that comes with the course where ``root`` has none."""
+    """The checkpoint ``name`` in ``root``, or the one that comes with the course if ``root`` has none."""
     return checkpoints.load(name, root=root if name in checkpoints.names(root) else None)
 
 
-def has_features(dataset: str, root: Path | None) -> bool:
-    """Whether there is a feature network, in which images of the data set can be compared."""
-    return any(f"{dataset}_features" in checkpoints.names(place) for place in (root, None))
-
-
-def distance(dataset: str, root: Path | None, real: Tensor, fake: Tensor) -> dict[str, float]:
-    """Fréchet distance ``fd`` of N images from the first N of ``real``; ``fd_floor`` too where ``real`` has 2 N."""
-    net, count = load(f"{dataset}_features", root), len(fake)
-    seen = metrics.features(net, real)
-    found = {"fd": metrics.frechet_distance(seen[:count], metrics.features(net, fake))}
-    if len(seen) >= 2 * count:
-        generator = torch.Generator().manual_seed(0)
-        found["fd_floor"] = metrics.floor(metrics.frechet_distance, seen, count, generator=generator)
-    return found
+def score(
+    sample: Callable[[Evaluator], Tensor],  # draws `Evaluator.count` images
+    dataset: str,
+    root: Path | None,
+    *,
+    test: ImageSet | None = None,  # 2 N real images, where they are not the test images of the data set
+    labelled: bool = False,  # whether the images are drawn for the labels of `Evaluator.test`
+) -> dict[str, float]:
+    """Quality of N images as an `Evaluator` measures it; empty before there are feature networks."""
+    roles = [f"{dataset}_{role}" for role in ("features", "features2")]
+    if not all(name in {*checkpoints.names(root), *checkpoints.names()} for name in roles):
+        return {}
+    test = data.load(dataset, split="test", count=2 * COUNT) if test is None else test
+    evaluator = Evaluator(test, *(load(name, root) for name in roles))
+    return evaluator.score(sample(evaluator), test.labels[: evaluator.count] if labelled else None)

@@ -1,0 +1,1 @@
+"""Lesson 01: denoising diffusion from nothing."""

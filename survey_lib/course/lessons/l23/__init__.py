@@ -1,0 +1,1 @@
+"""Lesson 23: noise schedules and grids."""
