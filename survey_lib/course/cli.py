@@ -11,9 +11,8 @@ from pathlib import Path
 import click
 
 from survey_lib import __version__
+from survey_lib.course import progress
 from survey_lib.lab.runtime import HOME, PROFILES, write_atomically
-
-SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {desc} left"
 
 
 class _OneSentence(click.Group):
@@ -68,7 +67,7 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
 
     chosen = notebooks.select(lesson)
     given = _given(chosen, pairs, profile=profile, dataset=dataset)
-    outcomes = _run(chosen, given, out, timeout)
+    outcomes = progress.run_lessons(chosen, given, out, timeout)
     sys.exit(any(not outcome.passed for outcome in outcomes))
 
 
@@ -97,7 +96,7 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     where = out.absolute() / "results" if shipped else store.destination()
     options = {"jobs": jobs, "scheduler": scheduler, "again": again, "folder": where}
     options |= {"cell_seconds": timeout} if timeout else {}
-    found = _sweep(planned, out, options)
+    found = progress.run_sweep(planned, out, options)
     if shipped:
         store.ship(where)
     failed = [one for one in found if one.error]
@@ -229,7 +228,7 @@ def outputs(lesson) -> None:
     # lesson 00 shows what the others measured
     chosen = sorted(notebooks.select(lesson), key=lambda one: one.number == "00")
     with _results_to(out / "results"):
-        outcomes = _run(chosen, {"profile": "cpu"}, out, None)
+        outcomes = progress.run_lessons(chosen, {"profile": "cpu"}, out, None)
     store.ship(out / "results")
     for one, outcome in zip(chosen, outcomes, strict=True):
         committed.commit_outputs(one, notebooks.read(out / "notebooks" / one.path.name), outcome)
@@ -238,7 +237,9 @@ def outputs(lesson) -> None:
 
 @main.command()
 def tables() -> None:
-    """For authors: write the README's tables and the list of claims (data/claims/README.md) again."""
+    """For authors: write the generated tables again.
+
+    They stand in the README and in data/claims/README.md."""
     _write_tables()
 
 
@@ -284,68 +285,6 @@ def _given(chosen, pairs, **named) -> dict:
 def _near(path: Path) -> Path:
     """A path as it is read from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _sweep(planned, out: Path, options: dict) -> list:
-    """Do what is left of a sweep under a progress bar with the time that remains."""
-    from time import monotonic
-
-    from tqdm import tqdm
-
-    from survey_lib.course.sweeps import sweep
-
-    total, began = len(planned.runs), monotonic()
-    left, done, ends = total, 0, None
-    with tqdm(total=total, disable=None, leave=False, bar_format=SWEEP_BAR, desc="?") as bar:
-
-        def on_start(before, remain) -> None:
-            nonlocal left
-            left, bar.n = remain, len(before)
-            bar.clear()
-            click.echo(
-                f"{planned.lesson.name}: {total} run{'s' * (total > 1)}, {len(before)} finished before, {remain} left"
-            )
-
-        def on_done(result) -> None:
-            nonlocal done, ends
-            bar.clear()
-            click.echo(f"{result.label}: {'failed' if result.error else 'passed'} after {result.minutes:.1f} min")
-            bar.update()
-            done, now = done + 1, monotonic()
-            ends = now + (now - began) / done * (left - done)
-
-        def on_tick() -> None:
-            if ends is not None:
-                bar.set_description_str(tqdm.format_interval(max(0, ends - monotonic())), refresh=False)
-            bar.refresh()
-
-        return sweep.run(planned, out, **options, on_start=on_start, on_done=on_done, on_tick=on_tick)
-
-
-def _run(chosen, given, out: Path, timeout):
-    """Run lessons under a progress bar that names lesson and section; pages and summary at the end."""
-    from tqdm import tqdm
-
-    from survey_lib.course.publishing import index, layout, pages, runner
-
-    done, total = 0, sum(len(lesson.notebook.cells) for lesson in chosen)
-    bar = tqdm(total=total, unit="cell", disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")
-
-    def on_cell(lesson, at, cells, heading) -> None:
-        bar.n = done + at
-        bar.set_description_str(f"{lesson.name}, cell {at + 1} of {cells}: {heading}"[:90])
-
-    def on_done(outcome) -> None:
-        nonlocal done
-        done += len(next(lesson for lesson in chosen if lesson.name == outcome.lesson).notebook.cells)
-        bar.clear()
-        click.echo(f"{outcome.lesson} {outcome.status} after {outcome.minutes:.1f} min")
-        pages.write(out)
-
-    with bar:
-        outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
-    click.echo(f"\n{index.summary(outcomes, layout.verdicts())}\n\nRead them: {pages.write(out)}")
-    return outcomes
 
 
 if __name__ == "__main__":

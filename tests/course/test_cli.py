@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from survey_lib.course import cli
+from survey_lib.course import cli, progress
 from survey_lib.course.publishing import notebooks, runner
 
 SURVEY = [sys.executable, "-c", "from survey_lib.course.cli import main; main()"]
@@ -75,7 +75,7 @@ def test_a_mistake_gets_one_sentence(here, monkeypatch, arguments, sentence):
 
 def test_values_reach_the_lesson_with_their_types(here, monkeypatch):
     seen = {}
-    monkeypatch.setattr(cli, "_run", lambda chosen, given, *_: seen.update(given) or [])
+    monkeypatch.setattr(progress, "run_lessons", lambda chosen, given, *_: seen.update(given) or [])
     assert (
         survey("run", "-p", "seed", "3", "-p", "scale", "2", "--dataset", "digits", "--profile", "smoke").exit_code == 0
     )
@@ -90,7 +90,7 @@ def test_outputs_keep_their_results_apart_and_lesson_00_runs_last(here, monkeypa
         seen.append(([one.name for one in chosen], os.environ["SURVEY_RESULTS"]))
         raise ValueError("that will do")
 
-    monkeypatch.setattr(cli, "_run", run)
+    monkeypatch.setattr(progress, "run_lessons", run)
     monkeypatch.setenv("SURVEY_RESULTS", "elsewhere")
     assert survey("outputs").output == "Error: that will do\n"
     assert seen == [(["01_small", "00_map"], str(cli.HOME / "build" / "results"))]

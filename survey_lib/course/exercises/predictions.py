@@ -96,10 +96,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         header, rows = self._table()
-        head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in header)
-        body = "".join(
-            f"<tr>{''.join(f'<td style=text-align:left>{escape(text)}</td>' for text in row)}</tr>" for row in rows
-        )
+        style = 'style="text-align:left;vertical-align:top;padding:.25em 1em .25em 0"'
+        head = "".join(f'<th scope="col" {style}>{name}</th>' for name in header)
+        body = "".join(f"<tr>{''.join(f'<td {style}>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def make(lesson: str | Path, destination: str | Path) -> Path:
 
 
 def strip(notebook: nbformat.NotebookNode, name: str = "the notebook") -> nbformat.NotebookNode:
-    """The notebook without solutions, hidden tests and outputs; the given one stays as it is."""
+    """Return a copy of the notebook without solutions, hidden tests and outputs."""
     preprocessors = _preprocessors()
     student = copy.deepcopy(notebook)
     if not any(cell.metadata.get("nbgrader", {}).get("solution") for cell in student.cells):

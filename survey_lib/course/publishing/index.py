@@ -1,4 +1,4 @@
-"""The index page: the course in the survey's structure, a picture, a sentence and how it went for each lesson."""
+"""The index page: the course in the survey's structure, with a picture, a sentence and the last run of each lesson."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(outcomes: Sequence[Outcome], destination: Path, home: Path = HOME) -> list[Entry]:
-    """Every lesson: those that ran, from their notebooks in ``destination``; those of ``home``; and those to come."""
+    """List every lesson: those that ran into ``destination``, the others of ``home``, and those to come."""
     ran = {outcome.lesson: outcome for outcome in outcomes}
     sources = {path.stem: path for path in sorted((home / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
     found = []
@@ -86,7 +86,7 @@ def page(lessons: Sequence[Entry], verdicts: Verdicts, home: Path = HOME) -> str
 
 
 def summary(outcomes: Sequence[Outcome], verdicts: Verdicts) -> str:
-    """How each lesson went as a table of plain text, with the counts of the verdicts on its claims."""
+    """A table of plain text: minutes, checks and counts of verdicts of each lesson, and the failures below it."""
     header = ("lesson", "minutes", "checks passed", "claims")
     rows = [(one.lesson, f"{one.minutes:.1f}", _checks(one), verdicts.lessons.get(one.number, "-")) for one in outcomes]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]

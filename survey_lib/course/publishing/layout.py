@@ -1,4 +1,4 @@
-"""The shell of every page: style, the links to its neighbours, and how a run went in one line."""
+"""The shell of every page: style, the links to its neighbours, and the status of a run in one line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def foot(outcome: Outcome, before: Outcome | None, after: Outcome | None) -> str
 
 
 def status(outcome: Outcome, claims: str = "") -> str:
-    """How a run went, in one line with the verdicts on its claims in words, and where it failed in a second."""
+    """The status of a run in one line, with the counts of verdicts in words; a failure adds a second line."""
     given = [
         f"{name} {outcome.parameters[name]}" for name in ("profile", "dataset", "seed") if name in outcome.parameters
     ]

@@ -1,4 +1,4 @@
-"""Formulas that a browser shows by itself: TeX to MathML when the page is built, so that reading needs no network."""
+"""TeX to MathML, which a browser shows without a script or a network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _NAMED = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tan|tanh|det)</mi>)(?=<m(?!o>|o
 def mathml(tex: str, *, block: bool = False) -> str:
     """Return a formula as a MathML element that carries its TeX as an annotation for copying and for screen readers.
 
-    Raises ValueError, naming the formula and what is wrong, for what would be shown wrongly: an unknown
-    command, a brace too few.
+    Raises ValueError for a formula that would be shown wrongly, with an unknown command or an unpaired brace.
     """
     tex = tex.strip()
     if tex.count("{") - tex.count(r"\{") != tex.count("}") - tex.count(r"\}"):
@@ -56,7 +55,7 @@ def _prepare(tex: str) -> str:
 
 
 def _mend(element: str) -> str:
-    """Put right what the converter gets wrong: roman single letters, relations, a negative space."""
+    """Correct the converter's output: roman single letters, relations, a negative space."""
     element = re.sub(r"<mi>(&#x000[4-7][0-9A-F];)</mi>", r'<mi mathvariant="normal">\1</mi>', element)
     element = re.sub(r'<mi mathvariant="normal">&#x0007E;</mi>|<mi>\u223c</mi>', "<mo>&#x0223C;</mo>", element)
     element = _OPERATORS.sub(r"<mo>\1</mo>", element)

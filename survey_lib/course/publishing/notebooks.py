@@ -1,4 +1,4 @@
-"""Lessons as files: which there are, what a learner calls them, which parameters each takes."""
+"""Lessons as files: their list, the names that a learner may use, and the parameters of each."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Lesson:
 
     @cached_property
     def notebook(self) -> nbformat.NotebookNode:
-        """The notebook as it lies on disk. Raises ValueError where the file holds none."""
+        """The notebook as it lies on disk. Raises ValueError for a file that is not a notebook."""
         return read(self.path)
 
     @property
     def title(self) -> str:
-        """Its first heading, without the number."""
+        """The first heading, without the number."""
         return title(self.notebook) or self.name
 
     @cached_property
@@ -51,7 +51,7 @@ class Lesson:
         return _literals(cells[0].source, self.path.name)
 
     def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """Values for texts from a command line, as the defaults' types ask; `check` refuses what does not fit."""
+        """Convert texts from a command line to the types of the defaults; a text that does not fit stays a text."""
         return {name: _parse(text, self.parameters.get(name)) for name, text in texts.items()}
 
     @cached_property
@@ -64,7 +64,10 @@ class Lesson:
         return frozenset(named | ({"features", "features2"} if "Evaluator" in code else set()))
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``given`` as the lesson takes it, or say what is accepted, before any kernel starts."""
+        """Return the parameters ``given`` with the types of the lesson.
+
+        Raises ValueError or TypeError with what is accepted.
+        """
         defaults, checked = self.parameters, {}
         for name, value in given.items():
             if name not in defaults:
@@ -81,7 +84,7 @@ class Lesson:
 
 
 def all_lessons(home: Path = runtime.HOME) -> list[Lesson]:
-    """Every lesson, in the order of the course. Raises FileNotFoundError where there are none."""
+    """List the lessons in the order of the course. Raises FileNotFoundError where there are none."""
     lessons = [Lesson(path) for path in sorted((home / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
     if not lessons:
         raise FileNotFoundError(
@@ -92,7 +95,7 @@ def all_lessons(home: Path = runtime.HOME) -> list[Lesson]:
 
 
 def select(names: Iterable[str], home: Path = runtime.HOME) -> list[Lesson]:
-    """The lessons that ``names`` mean: a number (1 or 01), a name, the start of one; all for no names."""
+    """The lessons that are named: by number (1 or 01), by name or by the start of a name; all for no names."""
     lessons = all_lessons(home)
     names = [Path(name).stem for name in names]
     found = {_find(name, lessons).name for name in names}
@@ -100,7 +103,7 @@ def select(names: Iterable[str], home: Path = runtime.HOME) -> list[Lesson]:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook from its file. Raises ValueError where the file holds none."""
+    """Read a notebook. Raises ValueError for a file that is not a notebook."""
     import nbformat  # its schemas take longer to load than all else that a lesson imports from here
 
     try:
@@ -118,7 +121,7 @@ def title(notebook: nbformat.NotebookNode) -> str:
 
 
 def summary(notebook: nbformat.NotebookNode) -> str:
-    """The sentence under the first heading of a notebook, without marks; empty where other things follow."""
+    """The paragraph under the first heading of a notebook, without marks; empty where something else follows."""
     paragraph = re.compile(r"^#\s.+\n+([^\n|#<].*(?:\n[^\n|#<].*)*)")
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (found := paragraph.search(cell.source)):
@@ -132,7 +135,7 @@ def plain(markdown: str) -> str:
 
 
 def source_hash(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 of what a notebook's outputs depend on: the kind and the source of every cell, in order."""
+    """SHA-256 of the kind and the source of every cell, in order."""
     sources = [[cell.cell_type, cell.source] for cell in notebook.cells]
     return hashlib.sha256(json.dumps(sources, ensure_ascii=False).encode()).hexdigest()
 
@@ -187,5 +190,5 @@ def _check(name: str, value: Any, default: Any) -> Any:
         return runtime.require(name, value, str, choices=("auto", *runtime.PROFILES))
     if name == "dataset":
         return runtime.check_dataset(value)
-    low = {"seed": 0, "steps": 1}.get(name)
-    return value if default is None else runtime.require(name, value, type(default), low=low)
+    low, high = {"seed": 0, "steps": 1}.get(name), {"seed": 2**32 - 1}.get(name)
+    return value if default is None else runtime.require(name, value, type(default), low=low, high=high)

@@ -1,7 +1,7 @@
-"""Lessons executed: papermill in a worker thread, with whole files, one retry of a kernel that does not start.
+"""Execution of lessons by papermill in a worker thread; a kernel that does not start is tried once more.
 
-papermill writes the notebook after every cell. It does so under ``.partial/``, and the file takes its
-place beside the others only when the lesson has ended: a run that is killed leaves the last whole one.
+papermill writes the notebook after every cell, into a ``.partial`` folder. The file takes its place beside the others
+when the lesson has ended, so that a run that is killed leaves the last whole one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRAINING_CELL_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one lesson went; kept in ``build/outcomes/`` so that the index can show all of them."""
+    """The result of one run of a lesson, kept in ``build/outcomes/``."""
 
     lesson: str
     title: str
@@ -60,7 +60,7 @@ class Outcome:
 
 
 class _Engine(NBClientEngine):
-    """papermill's engine, which also tells ``on_cell`` where it is."""
+    """papermill's engine, which calls ``on_cell`` with the index of each cell before it runs."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, on_cell, **options):
@@ -146,14 +146,14 @@ def run_one(
 
 
 def read_outcomes(destination: Path) -> list[Outcome]:
-    """Every outcome kept under ``destination``, in the order of the course."""
+    """Read the outcomes kept under ``destination``, in the order of the course."""
     kept = [json.loads(path.read_text()) for path in sorted((destination / "outcomes").glob("*.json"))]
     names = {field.name for field in fields(Outcome)}  # an older course kept others too
     return [Outcome(**{name: value for name, value in one.items() if name in names}) for one in kept]
 
 
 def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
-    """How many checks a notebook holds, ``assert`` statements and calls of ``check``, and how many of them passed."""
+    """Count the checks of a notebook, ``assert`` statements and calls of ``check``: (passed, all)."""
     passed = total = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -166,7 +166,7 @@ def count_checks(notebook: nbformat.NotebookNode) -> tuple[int, int]:
 
 
 def headings(notebook: nbformat.NotebookNode) -> list[str]:
-    """For each cell the last heading at or before it: where a reader would say the lesson is."""
+    """The last heading at or before each cell."""
     current, found = "", []
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (lines := re.findall(r"^#{1,3}\s+(.+)$", cell.source, re.MULTILINE)):
@@ -176,7 +176,7 @@ def headings(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def _execute(lesson: Lesson, parameters: Mapping[str, Any], partial: Path, on_cell: OnCell, cell_seconds: int) -> str:
-    """Execute into ``partial``; return what went wrong in one line, empty for nothing."""
+    """Execute into ``partial``; return the error in one line, empty where there was none."""
     names = headings(lesson.notebook)
     marked = ["parameters" in cell.metadata.get("tags", ()) for cell in lesson.notebook.cells].index(True)
     begun: list[str] = []  # the headings of the cells that a kernel has begun
@@ -211,7 +211,7 @@ def _papermill(lesson, parameters, partial, report, cell_seconds) -> None:
 
 
 def _in_thread(work: Callable[[], None]) -> BaseException | None:
-    """Do ``work`` beside the main thread and return what it raised.
+    """Call ``work`` beside the main thread and return the exception that it raised, or None.
 
     nbclient takes over Ctrl-C in the main thread and turns it into a dead kernel; from a worker it cannot.
     """
@@ -275,7 +275,7 @@ def refuse_read_only(results: Path, *, train: bool = False) -> None:
 
 
 def _partial(process: int | str = "") -> str:
-    """How the names of half-written folders of this machine begin, or of one of its processes."""
+    """Prefix of the half-written folders of this machine, or of one of its processes."""
     return f".partial-{socket.gethostname()}-" + (f"{process}-" if process else "")
 
 

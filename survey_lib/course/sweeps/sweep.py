@@ -1,4 +1,4 @@
-"""Sweeps: one lesson over a grid of parameters, here or on a dask cluster; what is finished is not done again.
+"""Sweeps: one lesson over a grid of parameters, here or on a dask cluster. Finished runs are not repeated.
 
 A sweep is a YAML file::
 
@@ -55,7 +55,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Result:
-    """How one run went: ``error`` is empty where it passed, ``before`` says that an earlier call did it."""
+    """The result of one run: ``error`` is empty where it passed, ``before`` is true for a run of an earlier call."""
 
     label: str
     error: str
@@ -65,7 +65,7 @@ class Result:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and refuses a name that stands twice, of which YAML would take the last."""
+    """The safe loader, which also refuses a name that stands twice, where YAML would take the last."""
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> Sweep:
-    """The sweep in a file. Raises ValueError with one sentence for one that cannot be run, before anything starts."""
+    """Read and check a sweep file. Raises ValueError for a sweep that cannot be run."""
     try:
         given = _parsed(path)
         lesson = notebooks.select([str(given["lesson"])])[0]
@@ -156,7 +156,7 @@ def run(
 
 
 def slots(threads: Mapping[str, int]) -> dict[str, int]:
-    """For each dask worker, how many runs its machine may have at once: the threads of all workers on it."""
+    """The number of runs that the machine of each dask worker may have at once: the threads of all workers on it."""
     machines: Counter[str] = Counter()
     for address, count in threads.items():
         machines[address.rpartition(":")[0]] += count
@@ -209,7 +209,7 @@ def _result(label: str, job: Job, future: Future) -> Result:
 
 
 def _outcome(job: Job) -> dict[str, Any]:
-    """What a run left; nothing where it left nothing that can be read."""
+    """The outcome that a run left; empty where there is none that can be read."""
     try:
         return json.loads(job.kept.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -233,9 +233,9 @@ def _parsed(path: Path) -> dict[str, Any]:
         json.dumps(given)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"this is no YAML{line}: {error.problem}") from error
+        raise ValueError(f"the file is not YAML{line}: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"this is no text: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the file is not a text: {str(error).splitlines()[0]}") from error
     except TypeError as error:
         raise ValueError(f"only numbers, texts, lists and true or false are accepted: {error}") from error
     if not isinstance(given, dict) or not {"lesson", "grid"} <= set(given):
@@ -243,7 +243,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     for name in given:
         if name not in KEYS:
             raise ValueError(
-                f'"{name}" is no part of a sweep{runtime.suggest(name, KEYS)}; accepted: {", ".join(KEYS)}'
+                f'"{name}" is not a part of a sweep{runtime.suggest(name, KEYS)}; accepted: {", ".join(KEYS)}'
             )
     if isinstance(given["lesson"], bool) or not isinstance(given["lesson"], str | int):
         raise ValueError(f'lesson is {given["lesson"]!r}; a number or a name is accepted, as in "02"')

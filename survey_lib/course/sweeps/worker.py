@@ -1,8 +1,8 @@
-"""One run of a sweep, where it runs: a process of its own, which ends with the one that asked for it.
+"""One run of a sweep in a process of its own, which ends with the process that asked for it.
 
-`run` is what a pool's thread or a dask worker calls. It starts ``python -m survey_lib.course.sweeps.worker``, hands
-it the job through its input and leaves that open: when the input closes, because `stop` says so or because whoever
-holds it was killed, the process stops its kernel and leaves. So nothing outlives its driver, not even kill -9.
+A thread of a pool or a dask worker calls `run`. It starts ``python -m survey_lib.course.sweeps.worker``, writes the job
+to its input and leaves the input open. When the input closes, by `stop` or because its holder was killed, the process
+stops its kernel and ends: no run outlives its driver, even after kill -9.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-#: How the libraries under torch and numpy are told how many threads to take.
+#: Environment variables that limit the threads of the libraries under torch and numpy.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 #: Seconds that a process gets to stop its kernel before it is ended.
 GRACE = 15
@@ -28,13 +28,13 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Job:
-    """A lesson with all of its parameters, where its notebook and outcome go, and what its kernel has to know."""
+    """A lesson with its parameters, the folder of its notebook and outcome, and the environment of its kernel."""
 
     lesson: Path
     parameters: Mapping[str, Any]
     folder: Path
     environment: Mapping[str, str]
-    call: str  # the call of `sweeps.run` that asks; `stop` stops all of one
+    call: str  # identifies a call of `sweep.run`; `stop` stops all jobs of one call
     slots: int | Mapping[str, int]  # how many runs share this machine, or for each dask worker its machine's
     cell_seconds: int
 
@@ -55,7 +55,7 @@ _stopped: set[str] = set()
 
 
 def run(job: Job) -> str:
-    """Do a job and return what went wrong, empty for nothing; once more where its process was killed."""
+    """Do a job and return its error, empty where it passed. It is done once more where its process was killed."""
     log = job.folder / "log.txt"
     job.folder.mkdir(parents=True, exist_ok=True)
     for _attempt in range(ATTEMPTS):
@@ -74,7 +74,7 @@ def run(job: Job) -> str:
 
 
 def stop(call: str) -> None:
-    """Stop what a call of `sweeps.run` has running in this process, and start nothing more for it."""
+    """Stop the jobs that a call of `sweep.run` has running in this process, and start no more of them."""
     with _lock:
         _stopped.add(call)
         processes = _processes.pop(call, set())
@@ -94,7 +94,7 @@ def cores() -> int:
 
 
 def threads(slots: int) -> int:
-    """How many threads a kernel takes where ``slots`` share this machine; fewer where ``OMP_NUM_THREADS`` says so."""
+    """The number of threads of a kernel where ``slots`` runs share this machine; ``OMP_NUM_THREADS`` limits it."""
     share, asked = max(1, cores() // slots), os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(asked)) if asked.isdigit() and int(asked) else share
 

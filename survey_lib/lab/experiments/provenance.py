@@ -114,7 +114,7 @@ def _fingerprint(lesson: str, dataset: str, experiment: str, home: Path) -> Fing
     loads = PACKAGE / "lab/training/checkpoints.py" in files
     naming = [*map(strip_comments, cells), *(_code(file) for file in files if file == _EVALUATOR)]
     return Fingerprint(
-        library=_digest(sorted(map(_code, files))),
+        library=_digest(sorted(filter(None, map(_code, files)))),
         cells=_digest(["\n".join(map(strip_comments, cells))]),
         checkpoints=_digest(_weights("\n".join(naming), dataset, home) if loads else ()),
     )

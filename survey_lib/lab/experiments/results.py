@@ -78,7 +78,7 @@ class Results:
         return replace(self, frame=frame)
 
     def named(self, **names: Mapping[Any, str]) -> Results:
-        """The rows with values of a column under other names, in the order of the names; other values are left out.
+        """Rename values of columns: the rows that have them, in the order of the names.
 
         ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
         """

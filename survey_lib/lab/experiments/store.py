@@ -191,7 +191,7 @@ def _file_name(row: Mapping[str, Any]) -> str:
 
 
 def _newest(rows: Iterable[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
-    """The rows by key, the later of two with the same date."""
+    """The newest row of each key; of two rows with the same date the later one."""
     kept: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         if (key := _key(row)) not in kept or row["run"]["date"] >= kept[key]["run"]["date"]:

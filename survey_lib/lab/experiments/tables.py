@@ -56,7 +56,7 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping
 
 
 def value(text: str) -> Any:
-    """A cell as it was given: an int, a float, a bool, a text, or None for an empty cell."""
+    """The value of a cell: an int, a float, a bool, a text, or None for an empty cell."""
     if text in ("", "True", "False"):
         return {"": None, "True": True, "False": False}[text]
     if not _NUMBER.fullmatch(text):
@@ -65,7 +65,7 @@ def value(text: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """A cell: floats have six significant digits and a point, so that 1.0 stays a float."""
+    """The cell of a value; floats have six significant digits and a point, so that 1.0 stays a float."""
     if isinstance(value, float):
         made = f"{value:.6g}"
         return made if set(made) & set(".e") else f"{made}.0"

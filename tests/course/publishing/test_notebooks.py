@@ -84,6 +84,7 @@ def test_text_from_a_command_line_becomes_what_the_defaults_are(course):
         ({"profile": "fast"}, ValueError, "accepted: auto, smoke, cpu, gpu"),
         ({"dataset": "mnits"}, ValueError, r'did you mean "mnist"\?'),
         ({"seed": 1.5}, TypeError, "an int is accepted"),
+        ({"seed": 2**32}, ValueError, "seed is 4294967296; at most 4294967295 is accepted"),
     ],
 )
 def test_bad_parameters_are_refused_with_what_is_accepted(course, given, error, sentence):

@@ -153,8 +153,8 @@ def test_threads_are_shared_out(here, played, monkeypatch):
         ("lesson: '01'\ngird: {seed: [0]}", "a sweep needs lesson and grid"),
         ("lesson: '01'\ngrid: {seed: [0]}\nparameter: {}", 'did you mean "parameters"?'),
         ("lesson: '01'\ngrid: {steps: [2026-01-01]}", "only numbers, texts, lists"),
-        ("lesson: '01'\ngrid: {seed: [0", "this is no YAML in line 2"),
-        ("!!python/object/apply:os.getcwd []", "this is no YAML in line 1"),
+        ("lesson: '01'\ngrid: {seed: [0", "the file is not YAML in line 2"),
+        ("!!python/object/apply:os.getcwd []", "the file is not YAML in line 1"),
         ("just words", "a sweep needs lesson and grid"),
         ("", "a sweep needs lesson and grid"),
     ],
@@ -172,7 +172,7 @@ def test_what_is_no_file_or_no_scheduler_gets_one_sentence(here, played):
     assert result.exit_code == 1 and result.output.startswith("Error: No such file")
     here.file.write_bytes(b"\xff\xfe\x00")
     result = CliRunner().invoke(cli.main, ["sweep", str(here.file)])
-    assert result.exit_code == 1 and "three.yml: this is no text" in result.output
+    assert result.exit_code == 1 and "three.yml: the file is not a text" in result.output
     here.file.write_text(FILE)
     result = CliRunner().invoke(cli.main, ["sweep", str(here.file), "--scheduler", "localhost"])
     assert result.exit_code == 1 and "an address is accepted, as in tcp://" in result.output
