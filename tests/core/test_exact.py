@@ -226,7 +226,8 @@ def test_conditions_pick_components() -> None:
     assert torch.equal(asked[2], free[2])
     points = Empirical(means, labels)
     torch.testing.assert_close(
-        points.denoiser(edm())(x, t, torch.zeros(4, dtype=torch.long)), Empirical(means[labels == 0]).denoiser(edm())(x, t)
+        points.denoiser(edm())(x, t, torch.zeros(4, dtype=torch.long)),
+        Empirical(means[labels == 0]).denoiser(edm())(x, t),
     )
 
 
