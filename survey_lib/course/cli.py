@@ -237,7 +237,9 @@ def outputs(lesson) -> None:
 
 @main.command()
 def tables() -> None:
-    """For authors: write the README's tables and the list of claims (data/claims/README.md) again."""
+    """For authors: write the generated tables again.
+
+    They stand in the README and in data/claims/README.md."""
     _write_tables()
 
 

@@ -1,1 +1,1 @@
-"""Efficient Design Strategies: a room for each of the survey's ways to build a diffusion model for less."""
+"""Efficient Design Strategies of the survey, one package for each lesson: guidance, discrete data, scores and SDEs."""

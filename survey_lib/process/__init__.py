@@ -1,1 +1,1 @@
-"""Efficient Process Strategies: a room for each of the survey's ways to train, walk and sample with less."""
+"""Efficient Process Strategies of the survey, one package for each lesson: training, scheduling."""

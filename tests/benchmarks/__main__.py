@@ -18,12 +18,11 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.lab import runtime
 from survey_lib.lab.data import load
-from survey_lib.lab.evaluation import metrics
 from survey_lib.lab.evaluation.cost import Ratio, macs, ratio
+from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import fast
 from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
-from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes import TRAININGS
 from survey_lib.lab.training.trainer import Trainer
 from tests.benchmarks import kernels, peers, sampling
@@ -86,9 +85,7 @@ def training() -> dict[str, tuple[Ratio, float]]:
 
 def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
     """Five minutes of training each, then 1000 images in 20 evaluations each: Fréchet distance and time."""
-    images, count = load(dataset), 1000
-    eye = checkpoints.load(f"{dataset}_features")
-    real = metrics.features(eye, load(dataset, split="test", count=count).images)
+    images, evaluator = load(dataset), Evaluator.load(dataset, 1000)
 
     began = time.perf_counter()
     probe = Trainer(BASE.untrained(images, 0), images, replace(BASE.recipe, steps=100_000))
@@ -103,7 +100,7 @@ def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
 
     schedule = schedules.vp_linear()
     denoiser = fast(Preconditioned(trainer.average.net, schedule, "edm", trainer.model.sigma_data))
-    noise = Gaussian(schedule).prior((count, *images.shape), generator=torch.Generator().manual_seed(1))
+    noise = Gaussian(schedule).prior((evaluator.count, *images.shape), generator=torch.Generator().manual_seed(1))
     drawn: dict[str, Tensor] = {}
 
     def ours() -> None:
@@ -113,7 +110,7 @@ def quality(dataset: str = "mnist") -> dict[str, tuple[Ratio, float]]:
         drawn["theirs"] = peers.sample(peer, noise, STEPS)
 
     seconds = ratio(ours, theirs, repeats=1)
-    fd = {name: metrics.frechet_distance(real, metrics.features(eye, x.clamp(-1, 1))) for name, x in drawn.items()}
+    fd = {name: evaluator.score(x)["fd"] for name, x in drawn.items()}
     print(f"Fréchet distance: ours {fd['ours']:.2f}, the peer's {fd['theirs']:.2f}")
     better = Ratio(*[fd["ours"] / fd["theirs"]] * 3)
     return {f"{dataset}: FD after 300 s": (better, 1 / 60), f"{dataset}: time of 1000 images": (seconds, 1 / 12)}

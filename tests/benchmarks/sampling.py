@@ -44,8 +44,8 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.lab import runtime
 from survey_lib.lab.data import load
-from survey_lib.lab.evaluation import metrics
 from survey_lib.lab.evaluation.cost import CountCalls, Ratio
+from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import fast
 from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
@@ -93,19 +93,15 @@ class Subject:
         return lambda x, u: denoiser(x, schedule.time_at(u))
 
     @cached_property
-    def eye(self) -> torch.nn.Module:
-        return checkpoints.load(f"{self.dataset}_features")
-
-    @cached_property
-    def real(self) -> Tensor:
-        return metrics.features(self.eye, load(self.dataset, split="test", count=self.sizes.count).images)
+    def evaluator(self) -> Evaluator:
+        return Evaluator.load(self.dataset, self.sizes.count)
 
     def noise(self, seed: int, count: int) -> Tensor:
-        shape = (count, *load(self.dataset, split="test", count=1).shape)
+        shape = (count, *self.evaluator.shape)
         return Gaussian(CHAIN).prior(shape, generator=torch.Generator().manual_seed(seed))
 
     def frechet(self, drawn: Tensor) -> float:
-        return metrics.frechet_distance(self.real, metrics.features(self.eye, drawn.clamp(-1, 1)))
+        return self.evaluator.score(drawn)["fd"]
 
     def exact(self, noise: Tensor, steps: int, start: float = TOP) -> Tensor:
         """Where the path from this noise at level ``start`` leads: third order with the corrector, even in lam."""

@@ -18,42 +18,45 @@ from survey_lib.core.categorical import Categorical
 from survey_lib.core.checks import check_generator, check_times
 from survey_lib.core.protocols import BridgeOverride
 
-#: Which masked entries come first: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
+#: Priority of masked entries: ``(probabilities (B, N, K), drawn (B, N)) -> (B, N)``, positive, the largest first.
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 def purity(probabilities: Tensor, drawn: Tensor) -> Tensor:
-    """``max_k p(x0 = k | x_t)``: how sure the denoiser is of an entry (Improved VQ-Diffusion, Tang et al. 2022)."""
+    """Purity ``max_k p(x0 = k | x_t)`` of the prediction (Improved VQ-Diffusion, Tang et al. 2022)."""
     return probabilities.amax(-1)
 
 
 def confidence(probabilities: Tensor, drawn: Tensor) -> Tensor:
-    """``p(x0 = drawn | x_t)``: how probable what was drawn is (MaskGIT, Chang et al. 2022).
+    """Confidence ``p(x0 = drawn | x_t)`` of the sampled token (MaskGIT, Chang et al. 2022).
 
-    It keeps likely draws and throws unlikely ones back: the samples are more typical than the law, even one at a time.
+    It rejects unlikely tokens, so probable samples are too frequent even with one token per step.
     """
     return probabilities.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
 
 
 def random_order(probabilities: Tensor, drawn: Tensor) -> Tensor:
-    """All alike: a random order."""
+    """Equal scores: with ``temperature=1`` a random order."""
     return torch.ones_like(probabilities[..., 0])
 
 
 def raster_order(probabilities: Tensor, drawn: Tensor) -> Tensor:
-    """The first comes first, as in a text; with ``temperature=0``."""
+    """Falling scores: with ``temperature=0`` a raster order."""
     return torch.arange(drawn.shape[1], 0, -1, device=drawn.device).expand(drawn.shape).to(probabilities)
 
 
 @dataclass(frozen=True)
 class ConfidenceDecoding(BridgeOverride):
-    """Parallel decoding: each step fills in as many masks as the chain would on average, those of highest score.
+    """Parallel decoding (MaskGIT): each step unmasks the entries of highest score, as many as the chain on average.
 
-    The ``bridge`` draws every masked entry from the denoiser's answer and keeps the best: the largest of ``log score +
-    temperature * Gumbel noise``, which is a draw in proportion to the score at ``temperature = 1`` and strictly the
-    best at 0. So many that ``N q(mask | t = s)`` entries stay masked, at least one a step. With one entry a step, and
-    a score that does not look at what was drawn, the result has the law of the denoiser's conditionals whatever the
-    order: exactly the data's if they are exact. ``corruption`` is `absorbing`; `cosine_times` is MaskGIT's grid.
+    The ``bridge`` samples every masked entry from the prediction and keeps the largest of ``log score + temperature *
+    Gumbel noise``: a sample in proportion to the score at ``temperature = 1``, the highest scores at 0. After the step
+    ``N q(mask | t = s)`` of N entries are masked; at least one entry is unmasked. With one entry per step and a score
+    that does not depend on the sampled tokens, exact predictions give the exact joint distribution in any order.
+
+    corruption: an `absorbing` chain. MaskGIT's grid is `cosine_times`.
+    score: `purity`, `confidence`, `random_order` or `raster_order`.
+    temperature: 0 or more.
     """
 
     corruption: Categorical
@@ -62,12 +65,12 @@ class ConfidenceDecoding(BridgeOverride):
 
     def __post_init__(self) -> None:
         if self.corruption.stationary[-1] != 1:
-            raise ValueError("parallel decoding fills in masks: it takes a chain that ends in masks alone (absorbing)")
+            raise ValueError("parallel decoding needs a chain that ends in masks alone, such as absorbing")
         if not self.temperature >= 0:
-            raise ValueError(f"a temperature is not negative; got {self.temperature}")
+            raise ValueError(f"temperature must not be negative; got {self.temperature}")
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """Fill in the best masks: integers (B, ...) and probabilities (B, ..., S) -> integers."""
+        """Unmask the entries of highest score: integers (B, ...) and probabilities (B, ..., S) -> integers."""
         generator = check_generator(generator)
         x, probabilities = x_t.flatten(1), x0.flatten(1, -2)[..., :-1]
         masked = x == len(self.corruption.stationary) - 1
@@ -77,16 +80,16 @@ class ConfidenceDecoding(BridgeOverride):
         gumbel = -noise.log().to(x.device)
         rank = self.score(probabilities, drawn).double().log() + self.temperature * gumbel
         place = rank.masked_fill(~masked, -math.inf).argsort(dim=1, descending=True, stable=True).argsort(1)
-        share = self.corruption.matrix(torch.zeros(()).double(), torch.as_tensor(s, dtype=torch.float64))[0, -1]
+        fraction = self.corruption.matrix(torch.zeros(()).double(), torch.as_tensor(s, dtype=torch.float64))[0, -1]
         before = masked.sum(1, keepdim=True)
-        filled = (before - round(float(share) * x.shape[1])).clamp_min(1)
-        return torch.where(masked & (place < filled), drawn, x).reshape(x_t.shape)
+        count = (before - round(float(fraction) * x.shape[1])).clamp_min(1)
+        return torch.where(masked & (place < count), drawn, x).reshape(x_t.shape)
 
 
 def cosine_times(steps: int) -> Tensor:
-    """MaskGIT's schedule as a grid: ``t_i = cos(pi i / (2 steps))``, few masks at first, many at the end.
+    """MaskGIT's cosine schedule as a grid: ``t_i = cos(pi i / (2 steps))``; few tokens at first, many at the end.
 
-    For the absorbing chain, whose share of masks is t.
+    For the absorbing chain, where the fraction of masks is t.
     """
     angles = torch.linspace(0, math.pi / 2, steps + 1, dtype=torch.float64)
     return check_times(torch.cat([angles[:-1].cos(), torch.zeros(1, dtype=torch.float64)]))
@@ -101,19 +104,19 @@ def autoregressive(
     temperature: float = 1.0,
     generator: torch.Generator,
 ) -> Tensor:
-    """One entry after another from a causal network: integers ``shape = (B, L)``. Evaluations: L.
+    """Sample a causal network one token after another: integers of ``shape = (B, L)``. Evaluations: L.
 
-    ``net(x, None, cond)`` gives logits (B, L, K) of each entry from those before it.
+    ``net(x, None, cond)`` predicts the logits (B, L, K) of each token from the tokens before it.
     """
     device = next((parameter.device for parameter in net.parameters()), generator.device)
     x = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
     for place in range(shape[1]):
-        law = (net(x, None, cond)[:, place].float() / temperature).softmax(-1)
-        x[:, place] = torch.multinomial(law.to(generator.device), 1, generator=generator)[:, 0].to(device)
+        probabilities = (net(x, None, cond)[:, place].float() / temperature).softmax(-1)
+        x[:, place] = torch.multinomial(probabilities.to(generator.device), 1, generator=generator)[:, 0].to(device)
     return x
 
 
 def log_likelihood(net: nn.Module, x: Tensor, *, cond: Any = None) -> Tensor:
-    """``log p(x) = sum_i log p(x_i | x_<i)`` of a causal network: (B, L) -> (B,) in nats, exact."""
+    """Exact log-likelihood ``sum_i log p(x_i | x_<i)`` of a causal network: (B, L) -> (B,) in nats."""
     log_probs = net(x, None, cond).float().log_softmax(-1)
     return log_probs.gather(-1, x.long().unsqueeze(-1)).squeeze(-1).sum(1)

@@ -1,7 +1,7 @@
-"""Chains in continuous time: rates of jumping, and tau-leaping back (Campbell et al. 2022).
+"""Chains in continuous time: jump rates, reverse rates, and tau-leaping (Campbell et al. 2022).
 
-A chain whose ``matrix(s, t)`` composes is a process that jumps at rates ``R_t``; run backwards it jumps at rates that
-the denoiser gives. Leaping over a short span with the rates held still is a step of any length, chosen after training.
+A chain whose ``matrix(s, t)`` composes is a jump process with rates ``R_t``; the reverse process has rates that follow
+from the denoiser. Tau-leaping simulates it with constant rates over each step of a grid chosen after training.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from survey_lib.core.categorical import Categorical
 from survey_lib.core.checks import check_generator, check_start, check_step
 from survey_lib.core.protocols import BridgeOverride, Callback, Denoiser
 
-#: Where a leap may begin: at t = 1 a chain that ends entirely has no finite rates.
+#: First time of grids for tau-leaping: at t = 1 the rates are infinite.
 START = 0.99
-_SPAN = 1e-6  # of the difference quotient: truncation and rounding both about 1e-10
+_SPAN = 1e-6  # step of the difference quotient: truncation and rounding errors are both about 1e-10
 
 
 def rates(corruption: Categorical, t: Tensor | float) -> Tensor:
-    """The generator ``R_t = d/du matrix(t, u)`` at u = t: (S, S) in float64, rows sum to 0, off the diagonal rates.
+    """Rate matrix ``R_t = d/du matrix(t, u)`` at u = t: (S, S) in float64, with rows that sum to 0.
 
-    Taken from the matrix itself, by a difference quotient refined once. Raises ValueError where there is none.
+    Computed by a difference quotient with one Richardson extrapolation. Raises ValueError for t outside of [0, 0.9999].
     """
     t = torch.as_tensor(t, dtype=torch.float64)
     if t.ndim or not 0 <= t <= 1 - 1e-4:
-        raise ValueError(f"rates are finite before t = 1, and t is one for all: start at {START}; got {t.tolist()}")
+        raise ValueError(
+            f"rates need one t in [0, 0.9999], where they are finite (grids start at {START}); got {t.tolist()}"
+        )
     eye = torch.eye(len(corruption.stationary), dtype=torch.float64)
     coarse, fine = ((corruption.matrix(t, t + span) - eye) / span for span in (_SPAN, _SPAN / 2))
     found = (2 * fine - coarse).fill_diagonal_(0).clamp_min(0)
@@ -39,13 +41,13 @@ def rates(corruption: Categorical, t: Tensor | float) -> Tensor:
 def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | float) -> Tensor:
     """Rates of the time-reversed chain out of ``x_t`` (Campbell et al. 2022, prop. 3): (B, ..., S), 0 at ``x_t``.
 
-    ``R(y -> x_t) sum_k q(y | k) / q(x_t | k) p(x0 = k | x_t)`` for the denoiser's answer ``x0`` (B, ..., S). It is the
-    bridge's posterior for a step that shrinks to nothing, and exact if the answer is.
+    ``R(y -> x_t) sum_k q(y | k) / q(x_t | k) p(x0 = k | x_t)`` for the prediction ``x0`` (B, ..., S). This is the limit
+    of the bridge's posterior for a vanishing step, and exact for the exact prediction.
     """
     corruption.check_prediction(x_t, x0)
-    explains = corruption.likelihood(x_t, t)
-    possible = explains > 0
-    weights = torch.where(possible, x0.double() / torch.where(possible, explains, 1), 0)
+    likelihood = corruption.likelihood(x_t, t)
+    possible = likelihood > 0
+    weights = torch.where(possible, x0.double() / torch.where(possible, likelihood, 1), 0)
     towards = weights @ corruption.matrix(torch.zeros(()).double(), torch.as_tensor(t, dtype=torch.float64)).to(
         x0.device
     )
@@ -55,28 +57,29 @@ def reverse_rates(corruption: Categorical, x_t: Tensor, x0: Tensor, t: Tensor | 
 
 @dataclass(frozen=True)
 class TauLeaping(BridgeOverride):
-    """A corruption whose ``bridge`` leaps (Campbell et al. 2022, sec. 4.3): rates held still from t to s.
+    """Tau-leaping (Campbell et al. 2022, sec. 4.3) as the ``bridge`` of a corruption: constant rates from t to s.
 
-    In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. ``ordinal``: categories are numbers,
-    jumps add up, and what leaves the range is clamped. Otherwise two jumps in one leap contradict each other and are
-    both rejected. A step to s = 0 draws from the denoiser's answer. The error falls with the step; grids begin at
-    `START`, not at 1.
+    In each entry the number of jumps to y is Poisson with mean ``(t - s) rate``. A step to s = 0 samples from the
+    prediction. Grids begin at `START`, not at 1.
+
+    ordinal: categories are numbers; jumps add up, and the result is clamped to their range. Otherwise an entry with
+        more than one jump in a step keeps its state.
     """
 
     corruption: Categorical
     ordinal: bool = False
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """One leap: integers (B, ...) and probabilities (B, ..., S) -> integers."""
+        """One step: integers (B, ...) and probabilities (B, ..., S) -> integers."""
         t, s = check_step(t, s)
         if s == 0:
             return self.corruption.bridge(x_t, x0, t, s, generator=generator)
         return tau_leap(x_t, (t - s) * reverse_rates(self.corruption, x_t, x0, t), self.ordinal, generator=generator)
 
     def transition(self, x_t: Tensor, x0: Tensor, t: Any, s: Any) -> Tensor:
-        """The law of ``bridge`` in each entry, exactly: (B, ..., S). Not for ``ordinal``: sums have no short form."""
+        """Exact distribution of ``bridge`` in each entry: (B, ..., S). Raises ValueError for ``ordinal``."""
         if self.ordinal:
-            raise ValueError("the law of clamped sums is not written out: ordinal=False")
+            raise ValueError("transition is implemented for ordinal=False only; got ordinal=True")
         t, s = check_step(t, s)
         if s == 0:
             return self.corruption.posterior(x_t, x0, t, s).double()
@@ -86,7 +89,7 @@ class TauLeaping(BridgeOverride):
 
 
 def tau_leap(x: Tensor, means: Tensor, ordinal: bool, *, generator: torch.Generator | None) -> Tensor:
-    """Poisson jumps with the given ``means`` (B, ..., S) out of integers ``x`` (B, ...); see `TauLeaping`."""
+    """Sample Poisson jumps with ``means`` (B, ..., S) from the states ``x`` (B, ...); see `TauLeaping`."""
     generator = check_generator(generator)
     jumps = torch.poisson(means.to(generator.device), generator=generator).to(x.device)
     states = torch.arange(means.shape[-1], device=x.device)
@@ -110,13 +113,18 @@ def tau_leaping(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Tau-leaping with corrector steps (Campbell et al. 2022, sec. 4.4). ``times`` begin at `START` or below.
+    """Tau-leaping with corrector steps (Campbell et al. 2022, sec. 4.4).
 
-    After each leap to s, ``corrections`` leaps at s with forward and reverse rates together, over ``reach`` times the
-    step: these leave the marginal at s as it is, and so repair what the leap broke. Without corrections it is
+    A corrector step uses the sum of forward and reverse rates at s, which leaves the exact marginal at s invariant and
+    so reduces the error of the predictor. Without corrections this is
     ``ancestral(denoiser, TauLeaping(corruption, ordinal), x, times)``.
 
-    Evaluations: ``steps (1 + corrections)``, less ``corrections`` where the grid ends at 0.
+    times: a grid that begins at `START` or below.
+    ordinal: see `TauLeaping`.
+    corrections: corrector steps after each predictor step.
+    reach: span of a corrector step relative to the predictor step.
+
+    Evaluations: ``steps (1 + corrections)``, less ``corrections`` if the grid ends at 0.
     """
     bridge = TauLeaping(corruption, ordinal).bridge
     times, cond = check_start(x, times, cond, generator, integers=True)

@@ -1,4 +1,4 @@
-"""Do the tokens of a picture fit each other? A count that needs no network."""
+"""Rate of adjacent token pairs that never occur in real images."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from torch import Tensor
 
 
 def unseen_pair_rate(tokens: Tensor, library: Tensor, shape: tuple[int, int]) -> float:
-    """The share of neighbours in ``tokens`` (B, h w) that never stand so in ``library`` (N, h w), from 0 to 1.
+    """Fraction of the adjacent pairs in ``tokens`` (B, h w) that never occur in ``library`` (N, h w).
 
-    Neighbours are pairs side by side and pairs one above the other, counted apart; ``shape`` is (h, w). Real pictures
-    have some too, the more the smaller the library: compare with theirs.
+    Horizontal and vertical pairs are distinguished; ``shape`` is (h, w). Real images have unseen pairs too, and more of
+    them for a smaller library: compare with the rate of held-out images.
     """
     symbols = int(max(tokens.max(), library.max())) + 1
-    return (
-        1 - torch.isin(_pairs(tokens, symbols, shape), _pairs(library, symbols, shape).unique()).double().mean().item()
-    )
+    seen = torch.isin(_pairs(tokens, symbols, shape), _pairs(library, symbols, shape).unique())
+    return 1 - seen.double().mean().item()
 
 
 def _pairs(tokens: Tensor, symbols: int, shape: tuple[int, int]) -> Tensor:
-    """Every pair of neighbours as one number; those across and those down do not mix."""
+    """Every adjacent pair as one integer; horizontal and vertical pairs have different integers."""
     if tokens.ndim != 2 or tokens.shape[1] != shape[0] * shape[1]:
-        raise ValueError(f"tokens are (B, {shape[0] * shape[1]}) for a map of {shape}; got {tuple(tokens.shape)}")
+        raise ValueError(f"tokens must be (B, {shape[0] * shape[1]}) for a map of {shape}; got {tuple(tokens.shape)}")
     grid = tokens.reshape(len(tokens), *shape)
     across = grid[:, :, :-1] * symbols + grid[:, :, 1:]
     down = grid[:, :-1] * symbols + grid[:, 1:] + symbols**2

@@ -45,9 +45,8 @@ def adaptive_sde(
     rtol, atol: tolerances; for 8-bit images the paper has ``atol`` one grey value and ``rtol`` 0.01 to 0.05.
     first: size of the first step.
     limit: evaluations per example at most.
-    redraw: draw new noise after a rejected step, as published. Rejection then favours small noises, with a large bias
-        in one dimension and a negligible one in hundreds, where all noises have nearly the same norm. By default the
-        Brownian path is kept and refined (`BrownianPaths`).
+    redraw: draw new noise after a rejected step, as published, which favours small noises: a large bias in one
+        dimension, a negligible one in hundreds. By default the Brownian path is kept and refined (`BrownianPaths`).
 
     Evaluations: two per attempted step, of the examples that have not arrived, and one for a step to 0. Raises
     RuntimeError if an example needs more than ``limit``, and if the state is not finite.
@@ -69,10 +68,7 @@ def adaptive_sde(
         s = t[rows] - step
         s = torch.where(s - end < 1e-12, end, s)
         euler, improved = sde.improved_euler(x[at], t[rows], s, dw, rows)
-        delta = (rtol * torch.maximum(euler.abs(), previous[at].abs())).clamp_min(atol)
-        error = ((euler - improved) / delta).flatten(1).square().mean(1).sqrt().double().cpu()
-        if not error.isfinite().all():
-            raise RuntimeError("the state is not finite: a smaller first step or tolerance may help")
+        error = _error(euler, improved, previous[at], rtol, atol)
         accepted = error <= 1
         on_device = accepted.to(x.device)
         x[at[on_device]], previous[at[on_device]] = improved[on_device], euler[on_device]
@@ -81,6 +77,15 @@ def adaptive_sde(
         if not redraw:
             paths.reject(rows[~accepted], step[~accepted], dw[~on_device])
     return sde.predict(x, end) if clean else x
+
+
+def _error(euler: Tensor, improved: Tensor, previous: Tensor, rtol: float, atol: float) -> Tensor:
+    """Root mean square of ``(x' - x'') / delta`` for each example: (R,) in float64 on the CPU."""
+    delta = (rtol * torch.maximum(euler.abs(), previous.abs())).clamp_min(atol)
+    error = ((euler - improved) / delta).flatten(1).square().mean(1).sqrt().double().cpu()
+    if not error.isfinite().all():
+        raise RuntimeError("the state is not finite: a smaller first step or tolerance may help")
+    return error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Brownian paths that can be refined: what an adaptive solver needs in order to reject a step without bias."""
+"""Refinable Brownian paths, with which an adaptive solver rejects steps without bias."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""Critically damped Langevin diffusion (Dockhorn et al. 2022): noise enters the velocity, and reaches the image late.
+"""Critically damped Langevin diffusion (CLD, Dockhorn et al. 2022): diffusion with noise on the velocity only.
 
-An image x gets a velocity w of the same shape. In units in which both have variance 1 at the end, ::
+An image x has a velocity w of the same shape. In units in which both have variance 1 at the end, ::
 
     dx = rate w dt                dw = -rate (x + 2 w) dt + 2 sqrt(rate) dW
 
-a spring with as much friction as brings it to rest soonest. The paper's velocity is ``sqrt(M) w``, its ``beta =
-rate sqrt(M)`` and its friction ``Gamma = 2 sqrt(M)``; with its M = 1/4 and beta = 4 the rate is 8.
+a critically damped spring. The paper's velocity is ``sqrt(M) w``, its ``beta = rate sqrt(M)`` and its friction
+``Gamma = 2 sqrt(M)``; with the paper's M = 1/4 and beta = 4 the rate is 8.
 
-States are z (B, 2, *event): ``z[:, 0]`` position, ``z[:, 1]`` velocity. Given x0 they are normal, the same for every
-pixel, and so the two are one noisy image in disguise: `CriticallyDamped.denoiser` makes any ordinary denoiser serve.
+States are z (B, 2, *event): ``z[:, 0]`` position, ``z[:, 1]`` velocity. Given x0 they are normal, with the same mean
+and covariance in every pixel, so that position and velocity together are equivalent to one noisy image:
+`CriticallyDamped.denoiser` uses any ordinary denoiser.
 """
 
 from __future__ import annotations
@@ -30,19 +31,23 @@ from survey_lib.core.schedules import Schedule
 
 @dataclass(frozen=True)
 class CriticallyDamped:
-    """The process, its exact laws, two samplers. ``gamma`` is the variance of the velocity at t = 0 (their 0.04)."""
+    """The process, its exact distributions and two samplers.
+
+    rate: speed of the process; see above.
+    gamma: variance of the velocity at t = 0, 0.04 in the paper.
+    """
 
     rate: float = 8.0
     gamma: float = 0.04
 
     def __post_init__(self) -> None:
         if not (self.rate > 0 and self.gamma > 0):
-            raise ValueError(f"rate and gamma are positive; got {self.rate:g} and {self.gamma:g}")
+            raise ValueError(f"rate and gamma must be positive; got {self.rate:g} and {self.gamma:g}")
 
-    # ------------------------------------------------------------------ exact laws
+    # ------------------------------------------------------------------ exact distributions
 
     def transition(self, t: Tensor | float, s: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """``mean, cov`` of ``z_t | z_s ~ N(mean z_s, cov)``, s < t: (..., 2, 2) each (Dockhorn et al. 2022, app. B.1).
+        """Transition ``z_t | z_s ~ N(mean z_s, cov)``, s < t (Dockhorn et al. 2022, app. B.1): (..., 2, 2) each.
 
         With ``h = rate (t - s)``: ``mean = e^-h [[1 + h, h], [-h, 1 - h]]`` and ``cov = I - mean mean^T``.
         """
@@ -50,41 +55,41 @@ class CriticallyDamped:
         e = torch.exp(-2 * h)
         mean = torch.exp(-h)[..., None, None] * _matrix(1 + h, h, -h, 1 - h)
         both = 2 * h**2 * e
-        # 1 - e (1 + 2 h + 2 h^2), of order h^3, is an incomplete gamma function: nothing cancels
+        # 1 - e (1 + 2 h + 2 h^2), of order h^3: an incomplete gamma function avoids its cancellation
         return mean, _matrix(_gamma_3(2 * h), both, both, -torch.expm1(-2 * h) + e * (2 * h - 2 * h**2))
 
     def marginal(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``gain, cov`` of ``z_t | x0 ~ N(gain x0, cov)``: (..., 2) and (..., 2, 2).
+        """Marginal ``z_t | x0 ~ N(gain x0, cov)``: (..., 2) and (..., 2, 2).
 
-        The first velocity, ``N(0, gamma)``, is averaged over, not kept: hybrid score matching (their sec. 3).
+        The initial velocity ``N(0, gamma)`` is marginalised, as in hybrid score matching (their sec. 3).
         """
         mean, cov = self.transition(t)
-        swing = mean[..., 1]
-        return mean[..., 0], cov + self.gamma * swing[..., :, None] * swing[..., None, :]
+        on_velocity = mean[..., 1]
+        return mean[..., 0], cov + self.gamma * on_velocity[..., :, None] * on_velocity[..., None, :]
 
     def prior(
         self, shape: Sequence[int], *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """``z_1 ~ N(0, I)`` for images of ``shape`` (B, *event): (B, 2, *event)."""
+        """Prior ``z_1 ~ N(0, I)`` for images of ``shape`` (B, *event): (B, 2, *event)."""
         return protocols.normal((shape[0], 2, *shape[1:]), generator, dtype)
 
     def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
-        """``z_t`` given ``x0`` (B, *event): (B, 2, *event); t is () or (B,)."""
+        """Sample ``z_t`` given ``x0`` (B, *event), t () or (B,): (B, 2, *event)."""
         gain, cov = self.marginal(t)
         noise = protocols.normal((len(x0), 2, *x0.shape[1:]), generator, x0.dtype).to(x0.device)
         return _outer(gain, x0) + _apply(_root(cov), noise)
 
     def noise(self, t: Tensor | float) -> Tensor:
-        """``u``: the pair tells as much of x0 as ``x0 + u eps`` would, ``u^-2 = gain . cov^-1 gain``; grows with t."""
+        """Equivalent noise level u, ``u^-2 = gain . cov^-1 gain``: ``z_t`` is as informative as ``x0 + u eps``."""
         gain, cov = self.marginal(t)
         return 1 / (gain * _solve(cov, gain)).sum(-1).sqrt()
 
     def denoiser(self, denoiser: Denoiser, schedule: Schedule) -> Denoiser:
-        """``E[x0 | x_t, w_t]`` (B, *event) from an ordinary denoiser of ``schedule``: exact if that one is.
+        """``E[x0 | x_t, w_t]`` (B, *event) from an ordinary denoiser of ``schedule``, exact if that denoiser is.
 
-        ``y = u^2 gain . cov^-1 z`` is sufficient for x0 and has the law of ``x0 + u eps`` (`noise`). So a network
-        trained on noisy images needs no training with velocities. Where u lies outside of the schedule, the nearest
-        level is asked.
+        ``y = u^2 gain . cov^-1 z`` is sufficient for x0 and distributed as ``x0 + u eps`` (`noise`), so a network
+        trained on noisy images can be used without training on velocities. A level u outside of the schedule is
+        replaced by the nearest one inside.
         """
 
         def denoise(z: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
@@ -94,15 +99,15 @@ class CriticallyDamped:
             y = (_weights(weights, z) * z).sum(1)
             time = schedule.time_at(u)
             alpha, sigma = schedule.scales(time)
-            size = torch.where(u > 1, sigma / u, alpha)  # alpha; where that may be 0, by way of sigma
+            size = torch.where(u > 1, sigma / u, alpha)  # alpha, from sigma where alpha may be 0
             return denoiser(expand(size, y) * y, time, cond)
 
         return denoise
 
     def score(self, z: Tensor, x0: Tensor, t: Tensor | float) -> Tensor:
-        """``grad log p(z_t) = cov^-1 (gain E[x0 | z_t] - z_t)`` in position and velocity, (B, 2, *event).
+        """Score ``grad log p(z_t) = cov^-1 (gain E[x0 | z_t] - z_t)`` in position and velocity, (B, 2, *event).
 
-        Only the velocity's is needed to go back; the position carries no noise of its own.
+        The reverse process needs only its velocity component, because the position has no noise term.
         """
         gain, cov = self.marginal(t)
         return _apply(_inverse(cov), _outer(gain, x0) - z)
@@ -120,23 +125,23 @@ class CriticallyDamped:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """The reverse equation in plain steps: ``dx = -rate w``, ``dw = rate (x + 2 w + 4 score_w)``, and noise.
+        """Euler-Maruyama for the reverse SDE ``dx = -rate w dt``, ``dw = rate (x + 2 w + 4 score_w) dt + noise``.
 
-        ``denoiser`` is one of `denoiser`. A step to 0 gives its answer, at rest: ``z[:, 0]`` is the image. Towards
-        t = 0 the score of the velocity grows to ``1 / gamma`` and steps must shrink: take `grids.quadratic`.
+        ``denoiser`` is a result of `denoiser`. A step to 0 returns its prediction as ``z[:, 0]``, with velocity 0.
+        Towards t = 0 the score of the velocity grows to ``1 / gamma``, so steps must shrink (`grids.quadratic`).
 
-        Order: 1 in law. Evaluations: ``steps``.
+        Weak order: 1. Evaluations: ``steps``.
         """
 
         def step(z: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            x0 = _ask(denoiser, z, t, cond, callback)
+            x0 = _predict(denoiser, z, t, cond, callback)
             h = self.rate * float(t - s)
             x, w = z.unbind(1)
             kick = protocols.normal(w.shape, generator, w.dtype).to(w.device)
             drift = x + 2 * w + 4 * self.score(z, x0, t)[:, 1]
             return torch.stack([x - h * w, w + h * drift + 2 * math.sqrt(h) * kick], 1)
 
-        return _walk(step, denoiser, z, times, cond, callback)
+        return _solve_sde(step, denoiser, z, times, cond, callback)
 
     @torch.no_grad()
     def sscs(
@@ -150,40 +155,40 @@ class CriticallyDamped:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Symmetric splitting (Dockhorn et al. 2022, alg. 1): half a step of the spring, the score, half a step again.
+        """Symmetric splitting CLD sampler (SSCS, Dockhorn et al. 2022, alg. 1).
 
-        The spring with its friction and noise is solved exactly by `transition` with the velocity turned round; the
-        rest, ``dw = 4 rate (score_w + w) dt``, takes one plain step with the score of the time where the step began,
-        as in the authors' code. With ``order=2`` it is the midpoint rule with that of the time half-way, without which
-        the second order of a symmetric splitting is lost.
+        Half a step of the spring with friction and noise, solved exactly by `transition` with reversed velocity; one
+        Euler step of ``dw = 4 rate (score_w + w) dt``; half a step of the spring again. ``order=1``, as in the authors'
+        code, takes the score at the time where the step begins. ``order=2`` takes a midpoint step with the score at the
+        middle time, without which a symmetric splitting is only of first order.
 
-        Order: ``order`` in law. Evaluations: ``order steps``; a step to 0, as of `euler_maruyama`, takes 1.
+        Weak order: ``order``. Evaluations: ``order steps``; a step to 0 takes 1, as in `euler_maruyama`.
         """
         if order not in (1, 2):
-            raise ValueError(f"the splitting has orders 1, as published, and 2; got {order!r}")
+            raise ValueError(f"order must be 1, as published, or 2; got {order!r}")
 
         def step(z: Tensor, t: Tensor, s: Tensor) -> Tensor:
             at, h = t if order == 1 else (t + s) / 2, 4 * self.rate * float(t - s)
             x, w = self._half_step(z, (t - s) / 2, generator).unbind(1)
             ahead = w
-            for share in (0.5, 1.0)[2 - order :]:
+            for fraction in (0.5, 1.0)[2 - order :]:
                 here = torch.stack([x, ahead], 1)
-                x0 = _ask(denoiser, here, at, cond, callback)
-                ahead = w + share * h * (self.score(here, x0, at)[:, 1] + ahead)
+                x0 = _predict(denoiser, here, at, cond, callback)
+                ahead = w + fraction * h * (self.score(here, x0, at)[:, 1] + ahead)
             return self._half_step(torch.stack([x, ahead], 1), (t - s) / 2, generator)
 
-        return _walk(step, denoiser, z, times, cond, callback)
+        return _solve_sde(step, denoiser, z, times, cond, callback)
 
     def _half_step(self, z: Tensor, span: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The forward process over ``span``, with the velocity's sign turned before and after: the way back."""
+        """The spring over ``span`` backwards in time: a forward transition between two changes of sign of w."""
         turn = torch.tensor([1.0, -1.0], dtype=torch.float64)
         mean, cov = self.transition(span)
         noise = protocols.normal(z.shape, generator, z.dtype).to(z.device)
-        back = turn[:, None] * mean * turn  # the noise, of no direction, is turned but not told
+        back = turn[:, None] * mean * turn  # the noise is symmetric: its own sign does not matter
         return _apply(back, z) + _apply(turn[:, None] * _root(cov), noise)
 
 
-def _walk(
+def _solve_sde(
     step: Callable[[Tensor, Tensor, Tensor], Tensor],
     denoiser: Denoiser,
     z: Tensor,
@@ -192,17 +197,17 @@ def _walk(
     callback: Callback | None,
 ) -> Tensor:
     if z.ndim < 2 or z.shape[1] != 2:
-        raise ValueError(f"a state is position and velocity, (B, 2, *event); got {tuple(z.shape)}")
+        raise ValueError(f"a state must be position and velocity, (B, 2, *event); got {tuple(z.shape)}")
     for t, s in pairwise(check_times(times)):
         if s > 0:
             z = step(z, t, s)
         else:
-            x0 = _ask(denoiser, z, t, cond, callback)
+            x0 = _predict(denoiser, z, t, cond, callback)
             z = torch.stack([x0, torch.zeros_like(x0)], 1)
     return z
 
 
-def _ask(denoiser: Denoiser, z: Tensor, t: Tensor, cond: Any, callback: Callback | None) -> Tensor:
+def _predict(denoiser: Denoiser, z: Tensor, t: Tensor, cond: Any, callback: Callback | None) -> Tensor:
     x0 = denoiser(z, t, cond)
     if callback:
         callback(z, t, x0)
@@ -226,7 +231,7 @@ def _inverse(cov: Tensor) -> Tensor:
     a, b, d = cov[..., 0, 0], cov[..., 0, 1], cov[..., 1, 1]
     determinant = a * d - b**2
     if not (determinant > 0).all():
-        raise ValueError("at t = 0 the position holds no noise, and its law no density: ask at a time above 0")
+        raise ValueError("the position has no density at t = 0: pass a time above 0")
     return _matrix(d, -b, -b, a) / determinant[..., None, None]
 
 
@@ -235,7 +240,7 @@ def _solve(cov: Tensor, vector: Tensor) -> Tensor:
 
 
 def _root(cov: Tensor) -> Tensor:
-    """The lower triangle L with ``L L^T = cov``."""
+    """Cholesky factor, lower triangular L with ``L L^T = cov``."""
     a, b, d = cov[..., 0, 0], cov[..., 0, 1], cov[..., 1, 1]
     first = a.sqrt()
     return _matrix(first, torch.zeros_like(a), b / first, (d - b**2 / a).sqrt())
@@ -254,6 +259,6 @@ def _outer(pair: Tensor, x: Tensor) -> Tensor:
 
 
 def _apply(matrix: Tensor, z: Tensor) -> Tensor:
-    """``matrix z`` over the pair, (2, 2) or (B, 2, 2) and (B, 2, *event)."""
+    """``matrix z`` for matrix (2, 2) or (B, 2, 2) and z (B, 2, *event)."""
     first, second = (_weights(matrix[..., i], z) * z[:, i : i + 1] for i in range(2))
     return first + second

@@ -17,12 +17,12 @@ from survey_lib.core.schedules import Schedule
 
 
 def mixture_cdf(law: GaussianMixture, x: Tensor, t: Tensor | float, schedule: Schedule) -> Tensor:
-    """``P(x_t <= x)`` for a mixture on a line, in the shape of ``x``: ``sum_k w_k Phi((x - alpha m_k) / s_k)``.
+    """Distribution function ``P(x_t <= x)`` of a mixture on a line, in the shape of ``x`` and in float64.
 
-    ``s_k^2 = alpha^2 v_k + sigma^2``. Float64.
+    ``sum_k w_k Phi((x - alpha m_k) / s_k)`` with ``s_k^2 = alpha^2 v_k + sigma^2``.
     """
     if law.event.numel() != 1:
-        raise ValueError(f"a distribution function needs a law on a line; this one lives on {tuple(law.event)}")
+        raise ValueError(f"a distribution function needs data on a line; got events {tuple(law.event)}")
     alpha, sigma = schedule.scales(t)
     spread = (alpha**2 * law.variances[:, 0] + sigma**2).sqrt()
     z = (x.double().unsqueeze(-1) - alpha * law.means[:, 0]) / spread
@@ -30,9 +30,9 @@ def mixture_cdf(law: GaussianMixture, x: Tensor, t: Tensor | float, schedule: Sc
 
 
 def ks_distance(states: Tensor, law: GaussianMixture, t: Tensor | float, schedule: Schedule) -> float:
-    """The largest distance between the distribution function of ``states`` (B, 1) and the exact one (Kolmogorov).
+    """Kolmogorov-Smirnov distance of ``states`` (B, 1) from ``x_t``: the largest gap of the distribution functions.
 
-    Of B independent draws from the law itself it exceeds ``1.36 / sqrt(B)`` once in twenty times.
+    B independent samples of ``x_t`` itself exceed `ks_critical_value` with probability at most ``level``.
     """
     exact = mixture_cdf(law, states.double().flatten().sort().values, t, schedule)
     steps = torch.arange(len(exact) + 1, dtype=torch.float64) / len(exact)
@@ -40,7 +40,7 @@ def ks_distance(states: Tensor, law: GaussianMixture, t: Tensor | float, schedul
 
 
 def ks_critical_value(count: int, level: float = 0.05) -> float:
-    """Critical value of `ks_distance` for ``count`` draws at ``level``: ``sqrt(log(2 / level) / 2 count)``.
+    """Critical value of `ks_distance` for ``count`` samples at ``level``: ``sqrt(log(2 / level) / (2 count))``.
 
     An upper bound for every count (Dvoretzky, Kiefer & Wolfowitz 1956; Massart 1990).
     """
@@ -53,20 +53,20 @@ def mode_frequencies(x: Tensor, law: GaussianMixture) -> Tensor:
 
 
 def mode_divergence(x: Tensor, law: GaussianMixture) -> float:
-    """``KL(frequencies | weights)`` in nats. B perfect draws have ``(K - 1) / 2B`` of it by chance."""
+    """``KL(mode_frequencies | weights)`` in nats. For B exact samples its mean is about ``(K - 1) / (2 B)``."""
     found = mode_frequencies(x, law)
     return float(torch.xlogy(found, found / law.weights).sum())
 
 
 def shape_error(x: Tensor, law: GaussianMixture) -> float:
-    """The 2-Wasserstein distance of the spots' shape from the exact normal one, in widths of a spot.
+    """2-Wasserstein distance of the shape within the modes from the exact normal one, in standard deviations of a mode.
 
-    Each point is taken relative to the nearest spot and measured in its widths; along each axis the order statistics
-    stand against normal quantiles, and the axes are averaged. B perfect draws come to about ``sqrt(log(B) / B)``;
-    a point lost between the spots counts with the square of how far out it is. Axis-aligned spots only.
+    Each point is standardised by its nearest mode; along each axis the order statistics are compared with normal
+    quantiles, and the axes are averaged. For B exact samples it is about ``sqrt(log(B) / B)``. A point between the
+    modes counts with the square of its standardised distance. Modes must be axis-aligned.
     """
     if law._axes is not None:
-        raise ValueError("shapes are compared along the axes: the spots need scales=, not covs=")
+        raise ValueError("shapes are compared along the axes: the mixture needs scales=, not covs=")
     nearest = _nearest(x, law)
     rest = (x.double() - law.means[nearest]) / law.variances[nearest].sqrt()
     ranks = (torch.arange(len(x), dtype=torch.float64) + 0.5) / len(x)
@@ -76,5 +76,5 @@ def shape_error(x: Tensor, law: GaussianMixture) -> float:
 
 def _nearest(x: Tensor, law: GaussianMixture) -> Tensor:
     if x.ndim != 2 or x.shape[1] != law.means.shape[1] or not len(x):
-        raise ValueError(f"points are (B, {law.means.shape[1]}) with B at least 1; got {tuple(x.shape)}")
+        raise ValueError(f"points must be (B, {law.means.shape[1]}) with B at least 1; got {tuple(x.shape)}")
     return torch.cdist(x.double(), law.means).argmin(1)

@@ -1,8 +1,8 @@
-"""Langevin dynamics at one level of noise, and down a ladder of them: NCSN (Song & Ermon 2019).
+"""Langevin dynamics at one noise level, and annealed over many: NCSN (Song & Ermon 2019).
 
-At a fixed level the noised data have a law with a known score, and a random walk that drifts along the score settles
-on it. At little noise the walk stays where it started: between far peaks the score says nothing of which is heavier.
-Begun at much noise, where all peaks are one, it finds the shares first and the details later.
+At a fixed level the noised data have a known score, and Langevin dynamics with this score converges to their
+distribution. At low noise it stays in the mode where it started, because between distant modes the score does not
+depend on their weights. Started at high noise, where the modes merge, it finds the weights first and the details later.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from survey_lib.core.protocols import Callback, Denoiser, expand
 from survey_lib.core.samplers import langevin_step
 from survey_lib.core.schedules import Schedule
 
-#: ``precondition(z, noise)`` is ``M z`` for a symmetric matrix M that may depend on the level ``sigma / alpha``.
+#: ``precondition(z, noise)`` is ``M z`` for a symmetric matrix M that may depend on ``noise = sigma / alpha``.
 Preconditioner = Callable[[Tensor, float], Tensor]
 
 
 def score_of(denoiser: Denoiser, schedule: Schedule) -> Callable[..., Tensor]:
-    """``score(x_t, t, cond) = (alpha x0 - x_t) / sigma^2``, the gradient of ``log p(x_t)`` (Tweedie's formula).
+    """The score ``score(x_t, t, cond) = (alpha x0 - x_t) / sigma^2`` of a denoiser (Tweedie's formula).
 
-    Raises ValueError where sigma is 0: there is no noise that would give the data a density.
+    The score raises ValueError where sigma is 0, since clean data need not have a density.
     """
 
     def score(x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         alpha, sigma = schedule.scales(t)
         if not (sigma > 0).all():
-            raise ValueError("clean data have no score: ask at a time with sigma > 0")
+            raise ValueError("the score is undefined at sigma = 0: pass a time with sigma > 0")
         x0 = denoiser(x_t, torch.as_tensor(t, dtype=torch.float64), cond)
         return (expand(alpha, x_t) * x0 - x_t) / expand(sigma**2, x_t)
 
@@ -42,18 +42,18 @@ def score_of(denoiser: Denoiser, schedule: Schedule) -> Callable[..., Tensor]:
 
 
 def noise_times(count: int, schedule: Schedule, *, high: float, low: float, clean: bool = True) -> Tensor:
-    """NCSN's levels (Song & Ermon 2019, sec. 5): times at which ``u = sigma / alpha`` falls by one factor a step.
+    """NCSN's noise levels (Song & Ermon 2019, sec. 5): times at which ``u = sigma / alpha`` is a geometric sequence.
 
-    ``count`` times from ``u = high`` to ``u = low``, and, with ``clean``, 0 behind them: the final denoising
-    (Jolicoeur-Martineau et al. 2021). The paper has 10 levels from 1 to 0.01, for data in [0, 1].
+    ``count`` times from ``u = high`` to ``u = low`` and, with ``clean``, a final 0 for the denoising step of
+    Jolicoeur-Martineau et al. 2021. The paper has 10 levels from 1 to 0.01, for data in [0, 1].
     """
     check_count("the number of noise levels", count, 2)
     if not 0 < low < high:
-        raise ValueError(f"levels fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
+        raise ValueError(f"levels must fall from high to low, both positive sigma / alpha; got {high:g} to {low:g}")
     ends = -torch.tensor([high, low], dtype=torch.float64).log()
     if ends[0] < schedule.lam(1.0) - 1e-9:
         most = math.exp(-schedule.lam(1.0))
-        raise ValueError(f"{schedule.name} reaches sigma / alpha = {most:.4g} and no more; got high = {high:g}")
+        raise ValueError(f"{schedule.name} reaches sigma / alpha = {most:.4g} at most; got high = {high:g}")
     times = schedule.time(torch.linspace(*ends.tolist(), count, dtype=torch.float64))
     return torch.cat([times, times.new_zeros(1)]) if clean else times
 
@@ -72,12 +72,12 @@ def langevin(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Langevin steps at one level of noise (Song & Ermon 2019, eq. 4): ``x + (a / 2) score + sqrt(a) z``.
+    """Langevin dynamics at one noise level (Song & Ermon 2019, eq. 4): ``x + (a / 2) score + sqrt(a) z``.
 
-    The step is measured in the noise, ``a = rate sigma^2``, so that it is ``rate / 2`` of the way to the denoiser's
-    answer: ``x + (rate / 2) (alpha x0 - x) + sqrt(rate) sigma z``. It settles on the law of ``x_t`` up to order
-    ``rate``, and needs ``rate < 4``. A ``precondition`` M makes it ``x + (a / 2) M M score + sqrt(a) M z`` (PDS, Ma et
-    al. 2022): other paces along other directions, and the same law to settle on.
+    The step size is ``a = rate sigma^2``, so that the drift covers the fraction ``rate / 2`` of the way to the
+    prediction: ``x + (rate / 2) (alpha x0 - x) + sqrt(rate) sigma z``. It converges to the distribution of ``x_t`` up
+    to order ``rate`` and is stable for ``rate < 4``. With a ``precondition`` M (PDS, Ma et al. 2022) the step is
+    ``x + (a / 2) M M score + sqrt(a) M z``, with other rates in other directions and the same limit.
 
     Evaluations: ``steps``.
     """
@@ -86,7 +86,7 @@ def langevin(
     cond = check_cond(cond, x)
     _check(steps, rate)
     if level.sigma == 0:
-        raise ValueError("at t = 0 there is no noise and no score to drift along: take a time with sigma > 0")
+        raise ValueError("the score is undefined at sigma = 0: pass a time with sigma > 0")
     for _ in range(steps):
         x0 = denoiser(x, level.t, cond)
         if callback:
@@ -111,10 +111,13 @@ def annealed_langevin(
 ) -> Tensor:
     """Annealed Langevin dynamics (Song & Ermon 2019, alg. 1): ``steps`` Langevin steps at every level of ``times``.
 
-    In ``x / alpha`` and ``u = sigma / alpha`` the step at level i is ``a_i = rate u_i^2``; the paper writes it
-    ``eps u_i^2 / u_L^2``, so that its ``eps = 2e-5`` at ``u_L = 0.01`` is ``rate = 0.2``. ``x`` is noise at
-    ``times[0]``. A grid that ends above 0 leaves the noise of its last level in; one that ends at 0 takes it out with
-    the denoiser's answer (Jolicoeur-Martineau et al. 2021), which no Langevin step does. See `langevin`, `noise_times`.
+    In ``x / alpha`` and ``u = sigma / alpha`` the step size at level i is ``a_i = rate u_i^2``. The paper writes
+    ``eps u_i^2 / u_L^2``, so that its ``eps = 2e-5`` at ``u_L = 0.01`` is ``rate = 0.2``.
+
+    x: noise at ``times[0]``.
+    times: see `noise_times`. A grid that ends above 0 leaves the noise of its last level in the samples. If it ends at
+        0, the result is the denoiser's prediction at the last level (Jolicoeur-Martineau et al. 2021).
+    steps, rate, precondition: see `langevin`.
 
     Evaluations: ``levels * steps``, and one more if the grid ends at 0.
     """
@@ -122,7 +125,7 @@ def annealed_langevin(
     grid = levels(schedule, times)
     _check(steps, rate)
     if not math.isfinite(grid[0].lam):
-        raise ValueError("at alpha = 0 the level sigma / alpha is infinite: start the ladder a little lower")
+        raise ValueError("the level sigma / alpha is infinite at alpha = 0: start at an earlier time")
     noisy = grid if grid[-1].sigma > 0 else grid[:-1]
     options = {"steps": steps, "rate": rate, "precondition": precondition}
     for above, level in zip([grid[0], *noisy], noisy, strict=False):
@@ -154,4 +157,4 @@ def _step(
 def _check(steps: int, rate: float) -> None:
     check_count("steps", steps)
     if not 0 < rate < 4:
-        raise ValueError(f"a rate lies between 0 and 4, from where on the walk runs away; got {rate:g}")
+        raise ValueError(f"rate must lie between 0 and 4, beyond which Langevin dynamics diverges; got {rate:g}")

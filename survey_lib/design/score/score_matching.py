@@ -1,9 +1,9 @@
-"""Learning a score from data: four losses with one minimiser (Hyvärinen 2005; Vincent 2011; Song et al. 2019).
+"""Score matching: four losses with the same minimiser (Hyvärinen 2005; Vincent 2011; Song et al. 2019).
 
-What one would like to minimise is ``1/2 E |score(x) - grad log p(x)|^2`` (`explicit`); of ``p`` there are only samples.
-Integration by parts removes the unknown (`implicit`), random directions make that cheap (`sliced`), and a little noise
-makes the target known (`denoising`). All losses are sums over the dimensions, one number an example, (B,), and differ
-in expectation by constants that no choice of the score changes.
+The objective is ``1/2 E |score(x) - grad log p(x)|^2`` (`explicit`), but only samples of ``p`` are given. Integration
+by parts removes the unknown score (`implicit`), random directions make that cheap (`sliced`), and noise makes the
+target known (`denoising`). All losses are sums over the dimensions, one number per example (B,). Their expectations
+differ by constants that do not depend on the score.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from survey_lib.core.protocols import normal
 from survey_lib.nets.mlp import MLP
 
-#: ``score(x)``: (B, ...) -> (B, ...), a network or any function, one example apart from another.
+#: ``score(x)``: (B, ...) -> (B, ...), a network or any function that treats examples independently.
 Score = Callable[[Tensor], Tensor]
 
 
 def explicit(score: Score, x: Tensor, exact: Score) -> Tensor:
-    """``1/2 |score(x) - exact(x)|^2``, the Fisher divergence once averaged (Hyvärinen 2005, eq. 2): (B,)."""
+    """Explicit score matching ``1/2 |score(x) - exact(x)|^2`` (Hyvärinen 2005, eq. 2): (B,)."""
     return 0.5 * _square(score(x) - exact(x))
 
 
@@ -33,29 +33,30 @@ def denoising(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``1/2 |score(x0 + sigma z) + z / sigma|^2`` (Vincent 2011, eq. 9): (B,).
+    """Denoising score matching ``1/2 |score(x0 + sigma z) + z / sigma|^2`` (Vincent 2011, eq. 9): (B,).
 
-    Its minimiser is the score of the *noised* data, ``p * N(0, sigma^2)``: less noise is nearer to the data, and more
-    random, for the target ``-z / sigma`` grows as the noise shrinks. ``noise`` is z, drawn if not given.
+    Its minimiser is the score of the *noised* data, ``p * N(0, sigma^2)``. Less noise brings it closer to the score of
+    the data and raises the variance, because the target ``-z / sigma`` grows. ``noise`` is z, drawn if not given.
     """
     if not sigma > 0:
-        raise ValueError(f"denoising needs noise, sigma above 0; got {sigma:g}")
+        raise ValueError(f"sigma must be positive; got {sigma:g}")
     z = normal(x0.shape, generator, x0.dtype).to(x0.device) if noise is None else noise
     return 0.5 * _square(score(x0 + sigma * z) + z / sigma)
 
 
 def implicit(score: Score, x: Tensor) -> Tensor:
-    """``1/2 |score(x)|^2 + div score(x)`` (Hyvärinen 2005, eq. 4): (B,). One backward pass a dimension.
+    """Implicit score matching ``1/2 |score(x)|^2 + div score(x)`` (Hyvärinen 2005, eq. 4): (B,).
 
-    Equal to `explicit` in expectation up to ``1/2 E |grad log p|^2``, for densities that vanish far out.
+    Equal to `explicit` in expectation up to ``1/2 E |grad log p|^2``, for densities that vanish at infinity. Cost: one
+    backward pass per dimension.
     """
 
     def divergence(value: Tensor, x: Tensor, keep: bool) -> Tensor:
         outputs = value.flatten(1).sum(0)
-        rows = [_pull(y, x, keep).flatten(1)[:, i] for i, y in enumerate(outputs)]
+        rows = [_gradient(y, x, keep).flatten(1)[:, i] for i, y in enumerate(outputs)]
         return torch.stack(rows).sum(0)
 
-    return _with_slope(score, x, lambda value, at, keep: 0.5 * _square(value) + divergence(value, at, keep))
+    return _differentiable(score, x, lambda value, at, keep: 0.5 * _square(value) + divergence(value, at, keep))
 
 
 def sliced(
@@ -67,27 +68,29 @@ def sliced(
     directions: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``v . J v + 1/2 (v . score)^2`` for random signs v, J the Jacobian of the score (Song et al. 2019): (B,).
+    """Sliced score matching ``v . J v + 1/2 (v . score)^2``, J the Jacobian of the score (Song et al. 2019): (B,).
 
-    ``reduced`` writes ``1/2 |score|^2`` for the last term, of which it is the mean, and so leaves out the chance in
-    it. The mean over ``slices`` directions; each costs one backward pass, in any dimension. ``directions`` are these v,
-    (slices, *x.shape), drawn if not given.
+    slices: number of random directions v, with entries 1 and -1; the loss is the mean over them.
+    reduced: replace the last term by its mean ``1/2 |score|^2``, which reduces the variance.
+    directions: the v, (slices, *x.shape), drawn if not given.
+
+    Cost: one backward pass per direction, in any dimension.
     """
     if directions is None:
         directions = normal((slices, *x.shape), generator, x.dtype).to(x.device).sign()
 
     def total(value: Tensor, at: Tensor, keep: bool) -> Tensor:
-        bends, lengths = [], []
+        curvatures, lengths = [], []
         for v in directions:
-            bends.append((_pull((value * v).sum(), at, keep) * v).flatten(1).sum(1))
+            curvatures.append((_gradient((value * v).sum(), at, keep) * v).flatten(1).sum(1))
             lengths.append(_square(value) if reduced else (value * v).flatten(1).sum(1).square())
-        return torch.stack(bends).mean(0) + 0.5 * torch.stack(lengths).mean(0)
+        return torch.stack(curvatures).mean(0) + 0.5 * torch.stack(lengths).mean(0)
 
-    return _with_slope(score, x, total)
+    return _differentiable(score, x, total)
 
 
 class ScoreNet(nn.Module):
-    """An `MLP` as the score of one law, without a level of noise: (B, dims) -> (B, dims)."""
+    """An `MLP` as the score of one distribution, without a noise level: (B, dims) -> (B, dims)."""
 
     def __init__(self, dims: int, *, width: int = 64, layers: int = 2):
         super().__init__()
@@ -105,9 +108,9 @@ def fit(
     steps: int = 500,
     rate: float = 2e-3,
 ) -> Tensor:
-    """Train ``score`` in place with Adam, ``loss(score, x)`` on fresh ``x = draw()`` at every step: losses (steps,).
+    """Train ``score`` in place by Adam on ``loss(score, x)``, with new data ``x = draw()`` at every step.
 
-    The rate falls linearly to 0. Raises FloatingPointError when a loss is no number any more.
+    Returns the losses (steps,). The rate falls linearly to 0. Raises FloatingPointError for a loss that is not finite.
     """
     optimizer = torch.optim.Adam(score.parameters(), lr=rate)
     losses = []
@@ -115,7 +118,7 @@ def fit(
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         value = loss(score, draw()).mean()
         if not value.isfinite():
-            raise FloatingPointError(f"the loss is no number any more at step {step}: try a smaller rate")
+            raise FloatingPointError(f"loss is not finite at step {step}: lower the rate")
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -124,9 +127,9 @@ def fit(
 
 
 def noised_losses(sigma: float, generator: torch.Generator | None) -> dict[str, Callable[[Score, Tensor], Tensor]]:
-    """The three losses that can be had, as functions of ``(score, x0)`` that learn the score of noised data.
+    """The three practical losses as functions of ``(score, x0)``, each for the score of data noised by ``sigma``.
 
-    `denoising` adds the noise itself; `sliced`, in one direction, and `implicit` are given data with noise on them.
+    `denoising` adds the noise itself; `sliced`, with one direction, and `implicit` are evaluated on noised data.
     """
 
     def noisy(x0: Tensor) -> Tensor:
@@ -140,11 +143,12 @@ def noised_losses(sigma: float, generator: torch.Generator | None) -> dict[str, 
 
 
 def gradient_noise(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Tensor) -> float:
-    """How far one example misjudges the size of a score, ``loss(score, x)`` a function of it and of data (B, D).
+    """Per-example standard deviation of the gradient of a score-matching loss with respect to a scale of the score.
 
     With ``(1 + theta) score`` in place of the score, all losses of this module have the same mean derivative in theta
-    at 0, none if the score is exact, and the same curvature ``E |score|^2``. What differs is the deviation of the
-    derivative over examples; it is returned over that curvature, the error in theta that one example would make.
+    at 0, which vanishes for the exact score, and the same curvature ``E |score|^2``. Only the standard deviation of the
+    derivative over the examples ``x`` (B, D) differs. It is returned relative to the curvature: the error in theta that
+    one example would cause.
     """
     theta = torch.zeros(len(x), 1, dtype=x.dtype, device=x.device, requires_grad=True)
     powers: list[Tensor] = []
@@ -154,25 +158,25 @@ def gradient_noise(loss: Callable[[Score, Tensor], Tensor], score: Score, x: Ten
         powers.append(_square(value.detach()))
         return (1 + theta) * value
 
-    (votes,) = torch.autograd.grad(loss(scaled, x).sum(), theta)
-    return float(votes.std() / powers[0].mean())
+    (gradients,) = torch.autograd.grad(loss(scaled, x).sum(), theta)
+    return float(gradients.std() / powers[0].mean())
 
 
 def _square(value: Tensor) -> Tensor:
     return value.flatten(1).square().sum(1)
 
 
-def _with_slope(score: Score, x: Tensor, total: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:
-    """``total(score(x), x, keep)`` where derivatives in x can be taken; ``keep``: they will be differentiated too."""
+def _differentiable(score: Score, x: Tensor, total: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:
+    """``total(score(x), x, keep)`` with an x that requires gradients; ``keep`` makes these differentiable too."""
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         value = score(x)
         if not value.requires_grad:
-            raise RuntimeError("this loss differentiates the score; this one cut its graph (torch.no_grad inside?)")
+            raise RuntimeError("this loss differentiates the score, but its value is detached from x (torch.no_grad?)")
         result = total(value, x, keep)
     return result if keep else result.detach()
 
 
-def _pull(y: Tensor, x: Tensor, keep: bool) -> Tensor:
+def _gradient(y: Tensor, x: Tensor, keep: bool) -> Tensor:
     return torch.autograd.grad(y, x, create_graph=keep, retain_graph=True, materialize_grads=True)[0]

@@ -1,6 +1,6 @@
-"""The sub-VP equation, and one process seen three ways: as a chain, as an SDE, as an ODE.
+"""The sub-VP SDE, and one process as DDPM's chain, as a reverse SDE and as a probability-flow ODE.
 
-Whatever the view, the law of ``x_t`` is the same at every time; how one ``x_t`` hangs together with the next is not.
+All three have the same marginal distribution of ``x_t`` at every time, but not the same joint distribution over times.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from survey_lib.core.schedules import Schedule, vp_linear
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
-    """The sub-VP SDE (Score-SDE, eq. 12 and 29): the alpha of `vp_linear`, and the square of its sigma.
+    """The sub-VP SDE (Score-SDE, eq. 12 and 29): the alpha of `vp_linear`, with ``sigma = 1 - alpha^2``.
 
-    ``sigma = 1 - alpha^2``. Its diffusion is ``g^2 = beta (1 - alpha^4)`` with ``beta = -2 alpha' / alpha``, below VP's
-    at every time: less noise at equal alpha, hence the name. The paper finds its likelihoods best.
+    Its diffusion is ``g^2 = beta (1 - alpha^4)`` with ``beta = -2 alpha' / alpha``, below VP's at every time. The paper
+    finds its likelihoods best.
     """
     vp, slope = vp_linear(beta_min, beta_max), beta_max - beta_min
 
-    def sigma(t: Tensor) -> Tensor:  # not the square of VP's: that has a root in it, of no slope at t = 0
+    def sigma(t: Tensor) -> Tensor:  # the square of VP's sigma; its root has no derivative at t = 0
         return -torch.expm1(-0.5 * t**2 * slope - t * beta_min)
 
     def inverse(lam: Tensor) -> Tensor:  # sigma = alpha exp(-lam) and alpha^2 = 1 - sigma: a quadratic in sigma
         sigma = 2 / (1 + torch.hypot(torch.ones_like(lam), 2 * torch.exp(lam)))
         log_alpha = torch.where(lam > 0, 0.5 * torch.log1p(-sigma), lam + sigma.log())
-        return vp.time(0.5 * (log_alpha + lam))  # VP's lam, as its sigma is the root of this one
+        return vp.time(0.5 * (log_alpha + lam))  # VP's lam, since its sigma is the root of this sigma
 
     return Schedule(vp.alpha, sigma, inverse, "sub_vp")
 
 
 class Trajectories(NamedTuple):
-    """States at every time of a grid, (T, B, *event) each, from the same start."""
+    """Trajectories of one start: the states at all ``times`` (T,), (T, B, *event) each."""
 
     times: Tensor
     chain: Tensor
@@ -58,21 +58,21 @@ def ddpm_sde_ode(
     substeps: int = 8,
     generator: torch.Generator,
 ) -> Trajectories:
-    """The same ``x`` at ``times[0]`` walked down as DDPM's chain, as the reverse SDE and as the probability flow.
+    """Trajectories from the same ``x`` at ``times[0]``: DDPM's chain, the reverse SDE and the probability-flow ODE.
 
-    Each takes ``substeps`` equal steps from one time to the next: `ancestral`, `euler_maruyama`, `multistep` of order
-    2. With the exact denoiser, and ``x`` drawn from its law at ``times[0]``, each has the law of ``x_t`` at every
-    time, up to the error of its steps; the three do not have it in common how ``x_t`` got there.
+    Each takes ``substeps`` equal steps between two times, by `ancestral`, `euler_maruyama` and `multistep` of order 2.
+    With the exact denoiser and ``x`` drawn from its marginal distribution at ``times[0]``, each has the marginal
+    distribution of ``x_t`` at every time, up to its discretisation error.
 
-    Evaluations: ``substeps (T - 1)`` for each view.
+    Evaluations: ``substeps (T - 1)`` for each trajectory.
     """
     times = check_times(times)
     spans = [torch.linspace(t, s, substeps + 1, dtype=torch.float64)[:-1] for t, s in pairwise(times.tolist())]
     fine = torch.cat([*spans, times[-1:]])
 
-    def states(walk: Callable[..., Tensor]) -> Tensor:
+    def states(sample: Callable[..., Tensor]) -> Tensor:
         seen: list[Tensor] = []
-        end = walk(callback=lambda y, t, x0: seen.append(y))
+        end = sample(callback=lambda y, t, x0: seen.append(y))
         return torch.stack([*seen[::substeps], end])
 
     return Trajectories(

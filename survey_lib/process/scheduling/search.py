@@ -47,8 +47,7 @@ def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tens
     ``fine steps^2 / 2``.
     """
     grid = levels(schedule, check_times(times))
-    if fine < 2:
-        raise ValueError(f"fine must be at least 2; got {fine}")
+    check_count("fine", fine, 2)
     pieces = [_refined(schedule, start, end, fine) for start, end in pairwise(grid)]
     solve = partial(multistep, denoiser, schedule, order=2)
     states = list(itertools.accumulate(pieces, solve, initial=x))

@@ -25,8 +25,7 @@ def subsequence(chain: Tensor, steps: int, power: int = 1) -> Tensor:
     """
     chain = check_times(chain)
     check_count("the number of steps of a sub-sequence", steps, high=len(chain) - 1)
-    if power not in (1, 2):
-        raise ValueError(f"power must be 1 (linear) or 2 (quadratic); got {power!r}")
+    _check_power(power)
     fraction = torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** power
     return nearest(chain, (len(chain) - 1) * (1 - fraction))
 
@@ -61,8 +60,7 @@ def variance_grid(steps: int, schedule: Schedule, power: int = 1, first: float =
     not preserve the variance or has alpha = 0 at t = 1.
     """
     check_count("the number of steps of a variance grid", steps, 2)
-    if power not in (1, 2):
-        raise ValueError(f"power must be 1 or 2; got {power!r}")
+    _check_power(power)
     alpha, sigma = (value.item() for value in schedule.scales(1.0))
     if is_pure_noise(alpha, sigma) or not math.isclose(alpha**2 + sigma**2, 1, abs_tol=1e-9):
         raise ValueError(
@@ -115,3 +113,8 @@ def come_closer(
     times = check_times(times)
     x = corruption.corrupt(estimate, times[0], generator=generator)
     return ancestral(projected(denoiser, project), corruption, x, times, cond=cond, generator=generator)
+
+
+def _check_power(power: int) -> None:
+    if power not in (1, 2):
+        raise ValueError(f"power must be 1 (linear) or 2 (quadratic); got {power!r}")

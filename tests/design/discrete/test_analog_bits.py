@@ -45,7 +45,7 @@ def test_five_in_three_bits() -> None:
         (lambda: discrete.to_bits(torch.tensor([[8]]), 3), "3 bits hold the integers 0 to 7; got torch.int64 8 to 8"),
         (lambda: discrete.to_bits(torch.tensor([[0.5]]), 3), "got torch.float32"),
         (lambda: discrete.from_bits(torch.zeros(1, 4, 2, 2), 3), "a multiple of 3 channels"),
-        (lambda: discrete.AsymmetricTime(Gaussian(vp_cosine()), -0.1), "from 0 to below 1"),
+        (lambda: discrete.AsymmetricTime(Gaussian(vp_cosine()), -0.1), "shift must lie in"),
         (
             lambda: discrete.SelfConditioned(lambda *a: a[0])(torch.zeros(1, 1), 0.5, torch.zeros(1)),
             "cond must be None",
@@ -113,7 +113,7 @@ def test_a_network_that_ignores_its_answer_is_not_changed_by_it() -> None:
         ]
     torch.testing.assert_close(*samples)
     torch.testing.assert_close(
-        discrete.self_conditioned_loss(model, process, x0, t, share=0, generator=generator(2)), plain
+        discrete.self_conditioned_loss(model, process, x0, t, probability=0, generator=generator(2)), plain
     )
 
 
@@ -128,7 +128,7 @@ def test_the_estimate_is_shown_in_a_share_of_the_batches_and_passes_no_gradient(
     shares = []
     for seed in range(200):
         calls.clear()
-        losses = discrete.self_conditioned_loss(model, process, x0, t, share=0.3, generator=generator(seed))
+        losses = discrete.self_conditioned_loss(model, process, x0, t, probability=0.3, generator=generator(seed))
         shares.append(len(calls) == 2)
         assert len(calls) == 1 or (calls[1] is not None and not losses.requires_grad)
     assert abs(sum(shares) / 200 - 0.3) < 4.5 * math.sqrt(0.3 * 0.7 / 200)

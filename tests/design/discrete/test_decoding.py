@@ -91,11 +91,11 @@ def test_cosine_times_are_a_grid() -> None:
 
 
 def test_parallel_decoding_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="fills in masks"):
+    with pytest.raises(ValueError, match="needs a chain that ends in masks alone"):
         discrete.ConfidenceDecoding(uniform(3))
-    with pytest.raises(ValueError, match="fills in masks"):
+    with pytest.raises(ValueError, match="needs a chain that ends in masks alone"):
         discrete.ConfidenceDecoding(mask_and_replace(3))
-    with pytest.raises(ValueError, match="temperature is not negative"):
+    with pytest.raises(ValueError, match="temperature must not be negative"):
         discrete.ConfidenceDecoding(absorbing(3), temperature=-1.0)
     with pytest.raises(ValueError, match="pass generator="):
         discrete.ConfidenceDecoding(absorbing(2)).bridge(torch.full((1, 2), 2), torch.ones(1, 2, 3) / 3, 1.0, 0.5)

@@ -20,5 +20,5 @@ def test_each_new_pair_counts_once():
 
 
 def test_tokens_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"tokens are \(B, 6\) for a map of \(2, 3\); got \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"tokens must be \(B, 6\) for a map of \(2, 3\); got \(1, 4\)"):
         unseen_pair_rate(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 6, dtype=torch.int64), (2, 3))

@@ -36,7 +36,7 @@ def test_the_denoiser_tells_the_score(schedule, t):
 
 
 def test_clean_data_have_no_score():
-    with pytest.raises(ValueError, match="no score"):
+    with pytest.raises(ValueError, match="score is undefined at sigma = 0"):
         score_of(toys.two_peaks().denoiser(edm()), edm())(torch.zeros(1, 1), 0.0)
 
 
@@ -128,12 +128,12 @@ def test_one_low_level_never_learns_which_peak_is_heavier_and_the_ladder_does():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (lambda: noise_times(1, edm(), high=1.0, low=0.1), "at least 2"),
+        (lambda: noise_times(1, edm(), high=1.0, low=0.1), "the number of noise levels is at least 2; got 1"),
         (lambda: noise_times(4, edm(), high=0.1, low=1.0), "fall from high to low"),
-        (lambda: noise_times(4, vp_linear(), high=500.0, low=1.0), "no more"),
-        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.0, steps=3), "no noise"),
+        (lambda: noise_times(4, vp_linear(), high=500.0, low=1.0), "at most; got high = 500"),
+        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.0, steps=3), "undefined at sigma = 0"),
         (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=0), "steps is at least 1; got 0"),
-        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=1, rate=4.0), "runs away"),
+        (lambda: langevin(abs, edm(), torch.zeros(1, 1), 0.5, steps=1, rate=4.0), "diverges"),
         (lambda: annealed_langevin(abs, vp_cosine(), torch.zeros(1, 1), torch.tensor([1.0, 0.5]), steps=1), "infinite"),
     ],
 )

@@ -161,9 +161,9 @@ def test_losses_take_images_and_keep_examples_apart():
 
 
 def test_a_score_without_a_graph_is_refused():
-    with pytest.raises(RuntimeError, match="cut its graph"):
+    with pytest.raises(RuntimeError, match="detached from x"):
         implicit(lambda x: x.detach(), torch.ones(2, 2))
-    with pytest.raises(ValueError, match="sigma above 0"):
+    with pytest.raises(ValueError, match="sigma must be positive; got"):
         denoising(lambda x: x, torch.ones(2, 2), 0.0)
 
 
@@ -192,7 +192,7 @@ def test_a_small_network_learns_the_score_from_samples(name):
 
 def test_a_diverging_training_says_so():
     net = ScoreNet(2, width=8)
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(FloatingPointError, match="not finite at step 0"):
         fit(net, lambda score, x: score(x).sum(1) / 0.0 * 0.0, lambda: torch.ones(2, 2), steps=2)
 
 

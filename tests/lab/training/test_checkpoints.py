@@ -140,7 +140,7 @@ def test_damaged_manifest(saved, text):
     [
         ({"config": {"channels": 1, "widths": [8, 24]}}, "do not fit the UNet of its manifest"),
         ({"config": {"channels": 1, "depth": 3}}, "do not fit the UNet of its manifest.*depth"),
-        ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name levels"),
+        ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name"),
         ({"net": "ResNet"}, 'holds a network "ResNet"; known here: UNet, MLP, Classifier'),
         ({"net": "MLP", "config": {"dims": 2}}, "do not fit the MLP of its manifest"),
     ],

@@ -33,7 +33,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """Sixty random images for every data set, batches of four, few samples for the scores, a home of its own."""
+    """Sixty random images for every data set, two batches of four, few samples for the scores, a home of its own."""
     pixels = torch.randint(256, (60, 1, 28, 28), generator=generator(), dtype=torch.uint8)
     made = ImageSet("mnist", pixels, torch.arange(60) % 3, ("a", "b", "c"), {"face": torch.arange(60) % 2})
     whole = slice(None)
@@ -43,7 +43,9 @@ def small(monkeypatch, tmp_path):
         lambda name, split="train", count=None: made.take(whole if count is None else slice(count)),
     )
     for role, row in recipes.TRAININGS.items():
-        monkeypatch.setitem(recipes.TRAININGS, role, replace(row, recipe=replace(row.recipe, batch=4)))
+        monkeypatch.setitem(
+            recipes.TRAININGS, role, replace(row, recipe=replace(row.recipe, batch=4, steps=2), steps={})
+        )
     for kind, row in discrete.LEVELS.items():
         monkeypatch.setitem(discrete.LEVELS, kind, replace(row, recipe=replace(row.recipe, batch=4)))
     monkeypatch.setattr(training, "COUNT", 12)
@@ -54,7 +56,7 @@ def small(monkeypatch, tmp_path):
     return tmp_path
 
 
-def train(role: str, root, steps: int | None = 2):
+def train(role: str, root, steps: int | None = None):
     return recipes.train(f"mnist_{role}", steps=steps, root=root, progress=False)
 
 
@@ -71,7 +73,7 @@ def test_a_training_of_images_makes_a_checkpoint_with_a_whole_manifest(role, sma
     assert path == small / f"mnist_{role}.safetensors"
     about, model = whole_manifest(path, small), checkpoints.load(path.stem, root=small)
     row, x = recipes.TRAININGS[role], torch.zeros(2, 1, 28, 28)
-    assert about["recipe"] == asdict(row.recipe_for("mnist", steps=2)) and about["recipe"]["steps"] == 2
+    assert about["recipe"] == asdict(row.recipe_for("mnist")) and about["recipe"]["steps"] == 2
     if role.startswith("features"):
         assert [labels.shape for labels in model.classify(x)] == [(2,), (2,)]
         assert set(about["scores"]) == {"loss", "accuracy_label", "accuracy_face"}
@@ -93,7 +95,7 @@ def test_discrete_trainings_make_whole_checkpoints_one_after_another(small) -> N
     for role, kind in zip(DISCRETE, kinds, strict=True):
         path = train(role, small)
         about = whole_manifest(path, small)
-        assert about["recipe"] == asdict(recipes.TRAININGS[role].recipe_for("mnist", steps=2))
+        assert about["recipe"] == asdict(recipes.TRAININGS[role].recipe_for("mnist"))
         models[role] = checkpoints.load(path.stem, schedule=vp_cosine(), root=small)
         assert type(models[role]) is kind
     for role in DISCRETE[:2]:
@@ -106,9 +108,8 @@ def test_discrete_trainings_make_whole_checkpoints_one_after_another(small) -> N
     assert models["codes_causal"](x.clamp(max=63), None).shape == (2, 49, 64)
 
 
-def test_tokens_come_from_the_codes_of_their_own_folder(small, tmp_path, monkeypatch):
+def test_tokens_come_from_the_codes_of_their_own_folder(small, tmp_path):
     """A trial of the tokens reads the trial's codes, not another folder's."""
-    monkeypatch.setattr(training, "score", lambda *_, **__: {})
     folders = tmp_path / "a", tmp_path / "b"
     for root, steps in zip(folders, (1, 3), strict=True):
         train("codes", root, steps)
@@ -146,15 +147,15 @@ def test_a_stopped_training_resumes_and_ends_in_the_same_weights(role, small, mo
 # ---------------------------------------------------------------------- where a training goes
 
 
-def test_a_trial_goes_to_a_folder_of_its_own(small, monkeypatch):
+def test_a_trial_goes_to_a_folder_of_its_own(small):
     """Without a root nothing is written beside the shipped checkpoints, and two lengths never meet."""
-    monkeypatch.setattr(training, "score", lambda *_, **__: {})
     before = {path: path.stat().st_mtime_ns for path in checkpoints.folder().iterdir()}
     first, second = (recipes.train("mnist_base", steps=steps, progress=False) for steps in (1, 2))
     assert first.parent == recipes.trial_folder(1) == small / "build" / "checkpoints" / "1_steps"
     assert first.parent != second.parent and recipes.trial_folder(None).name == "full"
     for path, steps in ((first, 1), (second, 2)):
-        assert checkpoints.manifest("mnist_base", root=path.parent)["recipe"]["steps"] == steps
+        about = checkpoints.manifest("mnist_base", root=path.parent)
+        assert about["recipe"]["steps"] == steps and set(about["scores"]) == {"loss"}
     assert {path: path.stat().st_mtime_ns for path in checkpoints.folder().iterdir()} == before
 
 

@@ -63,5 +63,5 @@ def test_the_learned_path_scatters_least():
 
 
 def test_a_path_that_does_not_fall_is_refused():
-    with pytest.raises(ValueError, match="falls from a clean lam to a noisy one"):
+    with pytest.raises(ValueError, match="must fall from a finite lam to a finite lower lam"):
         schedule_path(COSINE, NOISY, CLEAN)

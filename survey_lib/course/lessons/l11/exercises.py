@@ -201,7 +201,7 @@ B = Exercise(
             ("s_to_t[:, x_t]", "to_t[:, x_t]"),
         ),
         "x_t is forgotten": Mistake(
-            "guess @ to_s is noise put anew on the guess. It has the right law at time s, but it is no step from "
+            "guess @ to_s puts new noise on the guess. It has the right distribution at time s, but is not a step from "
             "this x_t: symbols that had survived are thrown away and drawn again.",
             ("s_to_t[:, x_t].T * (weights @ to_s)", "guess @ to_s"),
         ),
@@ -215,6 +215,7 @@ B = Exercise(
 # --- C: the surest first ------------------------------------------------------------------------------------------
 
 _PLACES, _SYMBOLS, _MASK = 3, 2, 2
+_HIDDEN = torch.full((_DRAWS, _PLACES), _MASK)
 
 
 def _decode(denoiser, x, mask, counts, generator):
@@ -235,9 +236,11 @@ def _decode_problem(generator):
     first = torch.stack([1 - lean, lean])
     second, third = (torch.stack([torch.stack([1 - one, one]), torch.stack([one, 1 - one])]) for one in flip)
     table = torch.einsum("i,ij,ik->ijk", first, second, third).permute(*order.tolist()).contiguous()
+    contexts = torch.cartesian_prod(*[torch.arange(_SYMBOLS + 1)] * _PLACES)  # all that may be known, once
+    denoiser = CategoricalTable(pad(table, (0, 1) * _PLACES)).denoiser(absorbing(_SYMBOLS))
+    exact = denoiser(contexts, torch.tensor(0.5))[..., :_MASK].unflatten(0, (_SYMBOLS + 1,) * _PLACES)
     seed = int(torch.randint(2**31, (), generator=generator))
-    exact = CategoricalTable(pad(table, (0, 1) * _PLACES)).denoiser(absorbing(_SYMBOLS))
-    return SimpleNamespace(table=table, seed=seed, chances=lambda x: exact(x, torch.tensor(0.5))[..., :_MASK])
+    return SimpleNamespace(table=table, seed=seed, chances=lambda x: exact[tuple(x.T)])
 
 
 def _logits(p, x: Tensor) -> Tensor:
@@ -250,12 +253,8 @@ def _decoded(answer, p, counts, start: Tensor) -> Tensor:
     return torch.as_tensor(answer(lambda x: _logits(p, x), start, _MASK, counts, torch.Generator().manual_seed(p.seed)))
 
 
-def _masks(count: int) -> Tensor:
-    return torch.full((count, _PLACES), _MASK)
-
-
 def _law(answer, p, counts) -> Tensor:
-    x = _decoded(answer, p, counts, _masks(_DRAWS))
+    x = _decoded(answer, p, counts, _HIDDEN)
     if not (x < _MASK).all():
         return torch.full_like(p.table, float("nan"))
     index = x[:, 0] * 4 + x[:, 1] * 2 + x[:, 2]
@@ -264,7 +263,7 @@ def _law(answer, p, counts) -> Tensor:
 
 def _enumerated(p, counts, x: Tensor | None = None) -> Tensor:
     """The distribution of decoding the surest first, by following every branch with its probability."""
-    x = _masks(1) if x is None else x
+    x = _HIDDEN[:1] if x is None else x
     law = torch.zeros_like(p.table)
     if not counts:
         law[tuple(x[0])] = 1
@@ -279,12 +278,12 @@ def _enumerated(p, counts, x: Tensor | None = None) -> Tensor:
 
 
 def _masks_left(answer, p) -> float:
-    return float((_decoded(answer, p, (1, 2), _masks(2000)) >= _MASK).double().mean())
+    return float((_decoded(answer, p, (1, 2), _HIDDEN[:2000]) >= _MASK).double().mean())
 
 
 def _changed(answer, p) -> float:
     """The fraction of places that were known before and have changed."""
-    start = _masks(2000)
+    start = _HIDDEN[:2000].clone()
     start[:, 1] = torch.arange(2000) % _SYMBOLS
     return float((_decoded(answer, p, (1, 1), start)[:, 1] != start[:, 1]).double().mean())
 
@@ -295,8 +294,7 @@ C = Exercise(
     minutes=25,
     hints=(
         "Three things a step: probabilities, a draw at every place, and the `count` masked places that keep theirs.",
-        "How sure a place is: the largest of its probabilities. Places that are known already must not be chosen: "
-        "`masked_fill` them with -1 before `topk`.",
+        "How sure a place is: the largest of its probabilities. Known places must not be chosen: `masked_fill` them.",
         "`scatter` writes at the chosen places what `gather` reads from the draws; then ask the denoiser again.",
     ),
     problem=_decode_problem,

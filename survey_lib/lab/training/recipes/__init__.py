@@ -40,7 +40,7 @@ def train(
     name: str,  # a data set and a role, as in "glyphs_base"
     *,
     device: str = "cpu",
-    steps: int | None = None,  # in place of the recipe's, for a trial
+    steps: int | None = None,  # in place of the recipe's, for a trial: it is not scored, but for its loss
     root: Path | None = None,  # folder of the checkpoint; see `trial_folder`
     progress: bool = True,
 ) -> Path:
@@ -59,7 +59,9 @@ def train(
     model = trainer.finish(progress=progress).cpu()
     about = _facts(data.load(dataset)) | {"recipe": asdict(recipe), "seed": recipe.seed}
     about |= {"minutes": round(trainer.seconds / 60, 1), **_circumstances(device)}
-    about["scores"] = {"loss": trainer.history[-1].loss, **training.score(model, dataset, root)}
+    about["scores"] = {"loss": trainer.history[-1].loss}
+    if steps is None:
+        about["scores"] |= training.score(model, dataset, root)
     path = checkpoints.save(name, model, about, root=root)
     state.unlink(missing_ok=True)  # done: the next call begins again
     return path

@@ -127,7 +127,7 @@ def _gaussian(denoiser: Preconditioned, recipe: Recipe) -> Loss:
         if channels == 1:
             return denoising_loss(model, corruption, quantised.to_image(x0), t, **about), lam
         share, bits = 0.5 if denoiser.net.cond_channels else 0.0, discrete.to_bits(x0, _BITS)
-        return discrete.self_conditioned_loss(model, corruption, bits, t, share=share, **about), lam
+        return discrete.self_conditioned_loss(model, corruption, bits, t, probability=share, **about), lam
 
     return loss
 
