@@ -41,7 +41,7 @@ smoke: .venv/.installed-test  ## every lesson, small, its assertions checked
 sweep: .venv/.installed  ## a lesson over a grid of parameters: make sweep FILE=data/sweeps/02_seeds.yml
 	$(BIN)/survey sweep $(FILE)
 
-lab: .venv/.installed  ## JupyterLab on the first lesson, or on LESSON
+lab: .venv/.installed  ## solve the first lesson in JupyterLab, or LESSON
 	$(BIN)/survey lab $(LESSON)
 
 bench: .venv/.installed-test  ## measured speed, as ratios against a peer, in one run
