@@ -18,6 +18,7 @@ from survey_lib.core.grids import uniform, uniform_lambda
 from survey_lib.core.integrators import dpm_singlestep, multistep, pndm, probability_flow
 from survey_lib.core.samplers import ancestral, heun
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
+from survey_lib.lab.evaluation.solvers import SOLVERS
 
 MEANS = np.array([[-1.0, 0.3], [0.8, 0.9], [0.5, -1.1]])
 SCALES, WEIGHTS = np.array([0.5, 0.4, 0.6]), np.array([0.3, 0.4, 0.3])
@@ -47,6 +48,7 @@ METHODS = {
     "heun": (2, heun),
     "s-pndm": (2, partial(pndm, order=2)),
     "f-pndm": (2, partial(pndm, order=4)),
+    **{f"SOLVERS: {name}": (solver.order, solver.sample) for name, solver in SOLVERS.items() if solver.order},
 }
 
 
@@ -112,7 +114,9 @@ def test_the_claimed_order_is_reached(name):
     order, method = METHODS[name]
 
     def run(denoiser, schedule, x, times, steps):
-        extra = {"history": exact_history(steps, method.keywords["predict"])} if "multistep" in name else {}
+        extra, keywords = {}, getattr(method, "keywords", {})
+        if getattr(method, "func", None) is multistep:
+            extra["history"] = exact_history(steps, keywords.get("predict", "x0"))
         return method(denoiser, schedule, x, times, **extra)
 
     assert last_slope(run, lam_grid) == pytest.approx(order, abs=0.15)

@@ -149,7 +149,10 @@ class Evaluator:
         counted = [cost.CountCalls(one) for one in denoisers]
         others = [cost.CountCalls(one) for one in classifiers]
         with torch.no_grad(), cost.measure(self.device) as run:
-            images = sample(*counted, *others)
+            try:
+                images = sample(*counted, *others)
+            except FloatingPointError:  # a sampler stops where no image is finite any more
+                images = torch.full((self.count, *self.shape), torch.nan)
         n = len(images)
         broken = _broken(images)
         quality = {"diverged": broken / n} if broken else self.score(images, labels)
