@@ -1,4 +1,4 @@
-"""Evaluation of samplers: draw N images, count and time, and compare with N real test images.
+"""Evaluation of a sampler: draw N images, count and time, and compare with N real test images and their floor.
 
     evaluator = Evaluator.load("mnist", 1000)
     found = evaluator.measure(lambda net: heun(net, schedule, noise, times), denoiser)

@@ -117,8 +117,8 @@ def _root(cov: Tensor) -> Tensor:
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Fréchet distance (Heusel et al. 2017, eq. 6) between Gaussians with the mean and covariance of each set (N, d).
 
-    In squared feature units. Biased upwards as ``d^2 / N``: see `floor` and `bootstrap`. Raises ValueError unless N >
-    d, since the covariance of fewer samples is singular.
+    In squared feature units. Biased upwards as ``d^2 / N``: see `floor` and `bootstrap`.
+    Raises ValueError unless N > d, since the covariance would be singular.
     """
     real, fake = _pair(real, fake)
     n, d = real.shape

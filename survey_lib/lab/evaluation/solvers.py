@@ -80,7 +80,7 @@ class Solver:
         return self.nfe_of_step is None
 
     def nfe(self, schedule: Schedule, times: Tensor) -> int:
-        """Number of evaluations on a grid. Raises ValueError for an adaptive solver, whose NFE depends on the data."""
+        """Number of evaluations on a grid. Raises ValueError for an adaptive solver, whose NFE is not fixed."""
         if self.nfe_of_step is None:
             raise ValueError(f"the NFE of {self.name} depends on its tolerance; count the evaluations instead")
         return sum(self.nfe_of_step(*step, number) for number, step in enumerate(pairwise(levels(schedule, times))))

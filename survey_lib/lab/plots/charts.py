@@ -217,7 +217,7 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
 def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean lam, mean loss and its standard error in bins of equal width; nearly empty bins are left out."""
     if not np.isfinite(lam).all() or len(lam) < 2:
-        raise ValueError("bins need at least two examples with finite lam; clean data and pure noise have infinite lam")
+        raise ValueError("bins need at least two examples and finite lam; clean data and pure noise have infinite lam")
     edges = np.linspace(lam.min(), lam.max(), bins + 1)
     place = np.clip(np.digitize(lam, edges) - 1, 0, bins - 1)
     least = max(2, len(lam) // (20 * bins))
