@@ -126,7 +126,7 @@ def list_lessons() -> None:
 def lab(lesson, solved, fresh) -> None:
     """Open a lesson in JupyterLab to solve it (the first by default).
 
-    This opens your own copy without solutions, in lab/, which is never overwritten.
+    This opens your own copy without solutions, in lab/. Your work there is never lost.
     """
     from survey_lib.course.publishing import notebooks, workbooks
 
@@ -165,7 +165,7 @@ def train(name, device, steps) -> None:
 def results(experiment, dataset) -> None:
     """Show results, and how many are older than their code.
 
-    All experiments, those of a lesson (10), or one EXPERIMENT (10.sweep).
+    All experiments, the experiments of a lesson (10), or one EXPERIMENT (10.sweep).
     """
     from survey_lib.lab.experiments import Results, store
 

@@ -126,7 +126,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def select(name: str | None = None) -> list[str]:
-    """Names of the experiments with results: all, those of a lesson ("10"), or one ("10.sweep").
+    """Names of the experiments with results: of all lessons, of one ("10"), or a single name ("10.sweep").
 
     Raises ValueError for a name without results, and suggests a similar name.
     """
