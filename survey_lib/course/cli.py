@@ -1,4 +1,4 @@
-"""The ``survey`` command line. Everything heavy is imported by the command that needs it."""
+"""The ``survey`` command line. Slow modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from survey_lib.lab.runtime import HOME, PROFILES, write_atomically
 
 
 class _OneSentence(click.Group):
-    """Commands whose refusals are one sentence, not a traceback; SURVEY_TRACEBACK=1 shows the whole of it."""
+    """Commands whose errors are one sentence, without a traceback unless SURVEY_TRACEBACK=1."""
 
     def invoke(self, context: click.Context):
         try:
@@ -36,13 +36,13 @@ def main() -> None:
     """Efficient diffusion models for vision: a course that runs.
 
     \b
-    survey lessons                              what there is
+    survey lessons                              list the lessons
     survey lab 01                               solve lesson 01 in JupyterLab
     survey lab 01 --solved                      open it with its solutions
     survey run 01 --profile smoke               run it here, without a browser
     survey run 01 -p dataset mnist -p seed 3    with other parameters
-    survey run                                  run them all; pages and summary in build/index.html
-    survey sweep data/sweeps/02_seeds.yml       run one over a grid of parameters
+    survey run                                  run all lessons; pages and summary in build/index.html
+    survey sweep data/sweeps/02_seeds.yml       run a lesson over a grid of parameters
     """
 
 
@@ -60,8 +60,8 @@ def main() -> None:
 def run(lesson, pairs, profile, dataset, out, timeout) -> None:
     """Run lessons (all by default) and make their pages.
 
-    LESSON is a number or a name. One that fails does not stop the others: its notebook is kept with the
-    traceback, and the exit code is 1.
+    LESSON is a number or a name. A lesson that fails does not stop the others: its notebook is kept with the traceback,
+    and the exit code is 1.
     """
     from survey_lib.course.publishing import notebooks
 
@@ -86,9 +86,10 @@ def run(lesson, pairs, profile, dataset, out, timeout) -> None:
 def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
     """Run a lesson over a grid of parameters.
 
-    FILE is YAML: the lesson, parameters for all runs, and a grid of which every combination is a run (see
-    data/sweeps). What is finished is not done again, so a sweep that was stopped goes on where it was. A run that
-    fails stops no other; it is listed with its notebook, and the exit code is 1."""
+    FILE is YAML: the lesson, parameters for all runs, and a grid of which every combination is a run (see data/sweeps).
+    Finished runs are skipped, so an interrupted sweep can be resumed. A run that fails does not stop the others; it is
+    listed with its notebook, and the exit code is 1.
+    """
     from survey_lib.course.sweeps import sweep
     from survey_lib.lab.experiments import store
 
@@ -125,7 +126,8 @@ def list_lessons() -> None:
 def lab(lesson, solved, fresh) -> None:
     """Open a lesson in JupyterLab to solve it (the first by default).
 
-    What opens is your own copy without solutions, in lab/. What you write there is never overwritten."""
+    This opens your own copy without solutions, in lab/. Your work there is never lost.
+    """
     from survey_lib.course.publishing import notebooks, workbooks
 
     if solved and fresh:
@@ -143,10 +145,11 @@ def lab(lesson, solved, fresh) -> None:
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or one GPU as in cuda:1.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="A trial of N steps, kept apart from the lessons.")
 def train(name, device, steps) -> None:
-    """Make a shipped checkpoint from scratch.
+    """Train a shipped checkpoint from scratch.
 
-    A training that was stopped resumes. Without NAME, the names are listed. A trial, with --steps, goes to a folder of
-    its own under build/checkpoints, and no lesson reads it."""
+    An interrupted training resumes. Without NAME, the names are listed. A trial, with --steps, is saved in a folder of
+    its own under build/checkpoints, and no lesson reads it.
+    """
     from survey_lib.lab.training import checkpoints, recipes
 
     if name is None:
@@ -160,9 +163,10 @@ def train(name, device, steps) -> None:
 @click.argument("experiment", required=False)
 @click.option("--dataset", metavar="NAME", help="On this data set alone.")
 def results(experiment, dataset) -> None:
-    """Show what was measured, and what is older than its code.
+    """Show results, and how many are older than their code.
 
-    All experiments, those of a lesson (10), or one EXPERIMENT (10.sweep)."""
+    All experiments, the experiments of a lesson (10), or one EXPERIMENT (10.sweep).
+    """
     from survey_lib.lab.experiments import Results, store
 
     shown, old = 0, 0
@@ -180,9 +184,10 @@ def results(experiment, dataset) -> None:
 @main.command()
 @click.option("--from", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: data/results/local.")
 def ship(folder) -> None:
-    """For authors: fold local results into the tables of the course.
+    """For authors: merge local results into the tables of the course.
 
-    Rows measured again replace older ones. It also tidies tables that a merge has left with a row twice."""
+    Rows measured again replace older rows. Duplicate rows left by a git merge are removed.
+    """
     from survey_lib.lab.experiments import store
 
     changed = store.ship(folder)
@@ -207,7 +212,8 @@ def claims(lesson, dataset) -> None:
 def assignment(lesson, out) -> None:
     """Make the students' version of a lesson for a class.
 
-    It holds no solutions, no hidden tests and no outputs, and replaces no notebook with other cells."""
+    It has no solutions, hidden tests or outputs, and does not replace a notebook with other cells.
+    """
     from survey_lib.course.publishing import assignments
 
     click.echo(f"wrote {assignments.make(lesson, out)}")
@@ -216,10 +222,11 @@ def assignment(lesson, out) -> None:
 @main.command()
 @click.argument("lesson", nargs=-1)
 def outputs(lesson) -> None:
-    """For authors: renew the outputs that lessons carry.
+    """For authors: renew the outputs stored in lessons.
 
     Runs them with the profile cpu, puts clean outputs into notebooks/ and their results into data/results/, and writes
-    the generated tables."""
+    the generated tables.
+    """
     from survey_lib.course.publishing import notebooks
     from survey_lib.course.publishing import outputs as committed
     from survey_lib.lab.experiments import store
@@ -239,7 +246,8 @@ def outputs(lesson) -> None:
 def tables() -> None:
     """For authors: write the generated tables again.
 
-    They stand in the README and in data/claims/README.md."""
+    They are in the README and in data/claims/README.md.
+    """
     _write_tables()
 
 
@@ -252,7 +260,7 @@ def _write_tables() -> None:
 
 @contextmanager
 def _results_to(folder: Path) -> Iterator[None]:
-    """Let kernels that start meanwhile keep their results in ``folder``, beside the shipped results alone."""
+    """Let kernels that start in this context keep results in ``folder``, with the shipped results alone beside it."""
     before = os.environ.get("SURVEY_RESULTS")
     os.environ["SURVEY_RESULTS"] = str(folder)
     try:
@@ -270,7 +278,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _given(chosen, pairs, **named) -> dict:
-    """The parameters asked for, each once, as values of the types that the lessons' defaults have."""
+    """The given parameters as values of the types of the lessons' defaults. Raises ValueError for a repeated name."""
     texts = {name: text for name, text in named.items() if text is not None}
     for name, text in pairs:
         if name in texts:
@@ -283,7 +291,7 @@ def _given(chosen, pairs, **named) -> dict:
 
 
 def _near(path: Path) -> Path:
-    """A path as it is read from here."""
+    """The path relative to the current folder, if it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

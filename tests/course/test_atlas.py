@@ -59,9 +59,9 @@ def test_every_notebook_is_a_lesson_of_the_map(path):
 def test_choosing():
     assert set(atlas.choose("EPS-4", "integrator")["name"]) == {"PNDM", "DDSS"}
     assert "DDIM" in set(atlas.choose(part="grid")["name"])
-    with pytest.raises(ValueError, match="strategy 'EPS-6' is none of baseline"):
+    with pytest.raises(ValueError, match="strategy 'EPS-6' is not one of baseline"):
         atlas.choose("EPS-6")
-    with pytest.raises(ValueError, match="part 'speed' is none of bridge"):
+    with pytest.raises(ValueError, match="part 'speed' is not one of bridge"):
         atlas.choose(part="speed")
 
 
@@ -71,7 +71,7 @@ def test_a_word_outside_the_lists_is_refused(tmp_path, monkeypatch):
     text = (runtime.HOME / "data" / "atlas" / "studies.csv").read_text()
     (folder / "studies.csv").write_text(text.replace(",bridge,", ",bridges,"))
     monkeypatch.setattr(runtime, "HOME", tmp_path)
-    with pytest.raises(ValueError, match="part 'bridges' is none of"):
+    with pytest.raises(ValueError, match="part 'bridges' is not one of"):
         atlas.load()
     with pytest.raises(FileNotFoundError, match=r"there is no .*questions\.csv"):
         atlas.questions()

@@ -1,13 +1,13 @@
-"""The survey as a map: seventy studies, what each changes in the one loop, and which lesson shows it.
+"""Map of the survey: seventy studies, the part of the sampling loop that each changes, and the lesson that shows it.
 
 ::
 
-    atlas.load()                       # a DataFrame, a study a row
+    atlas.load()                       # a DataFrame with a row for each study
     atlas.figure()                     # the map
-    atlas.figure(part="grid")          # the same, with one part of the loop lit
-    atlas.explorer()                   # choose, and read
+    atlas.figure(part="grid")          # the map with the studies of one part highlighted
+    atlas.explorer()                   # menus, and the chosen studies
 
-A study *represents* its strategy. The survey is confirmed to name those whose ``standing`` says so.
+A study *represents* its strategy; ``standing`` states whether the survey is confirmed to name it.
 """
 
 from survey_lib.course.atlas.data import (

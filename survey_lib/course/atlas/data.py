@@ -1,4 +1,4 @@
-"""The atlas's tables, read from ``data/atlas/`` and checked against the words they may use."""
+"""Tables of the atlas, read from ``data/atlas/`` and checked against the accepted words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from survey_lib.lab import runtime
 if TYPE_CHECKING:
     import pandas
 
-#: The five parts of the loop, any of which a method may change to become cheaper.
+#: The five parts of the sampling loop, any of which a method may change to reduce the cost.
 PARTS = MappingProxyType(
     {
         "bridge": "how data is destroyed, and the way back if it were known",
@@ -22,7 +22,7 @@ PARTS = MappingProxyType(
     }
 )
 
-#: The survey's two families and the architectures they start from, in its order.
+#: The survey's strategies of design (EDS) and process (EPS) after the baselines, in the survey's order.
 STRATEGIES = MappingProxyType(
     {
         "baseline": "baselines",
@@ -67,7 +67,7 @@ LESSONS = MappingProxyType(
     }
 )
 
-#: The survey's four guiding questions, and the gap it asks about.
+#: The survey's four guiding questions, and its question about GANs.
 QUESTIONS = MappingProxyType(
     {
         "RQ1": "Which choices of design save most computation?",
@@ -78,7 +78,7 @@ QUESTIONS = MappingProxyType(
     }
 )
 
-#: How a published number is known.
+#: Evidence for a published number.
 EVIDENCE = MappingProxyType(
     {
         "V": "read in the study's table, abstract or official page",
@@ -89,7 +89,7 @@ EVIDENCE = MappingProxyType(
 
 
 def load() -> pandas.DataFrame:
-    """The studies, a row each, by number. Raises ValueError where a row uses a word outside the lists above."""
+    """The studies by number, a row each. Raises ValueError for a word outside the lists above."""
     table = _read("studies.csv").set_index("number", drop=False)
     also = table["also"].str.split("; ").explode()
     _only("strategy", table["strategy"], STRATEGIES)
@@ -101,7 +101,7 @@ def load() -> pandas.DataFrame:
 
 
 def later() -> pandas.DataFrame:
-    """Methods that came after the survey, on the same map."""
+    """Methods published after the survey, with the part of the loop that each changes."""
     table = _read("since_2022.csv")
     _only("part", table["part"], PARTS)
     _only("evidence", table["evidence"], EVIDENCE)
@@ -109,16 +109,16 @@ def later() -> pandas.DataFrame:
 
 
 def questions() -> pandas.DataFrame:
-    """Findings behind the survey's questions: what was published, how to see it small, and what would count."""
+    """Findings on the survey's questions: the published result, a small demonstration, and its criterion."""
     table = _read("questions.csv")
     _only("question", table["question"], QUESTIONS)
     return table
 
 
 def choose(strategy: str | None = None, part: str | None = None) -> pandas.DataFrame:
-    """The studies of a strategy, or that change a part of the loop (first or also), or both.
+    """Studies of a strategy, studies that change a part of the loop (first or also), or studies that do both.
 
-    Raises ValueError for a strategy or a part that is none, with those there are.
+    Raises ValueError for an unknown strategy or part, with the accepted names.
     """
     table = load()
     if strategy is not None:
@@ -131,13 +131,13 @@ def choose(strategy: str | None = None, part: str | None = None) -> pandas.DataF
 
 
 def lesson_file(number: str) -> str | None:
-    """The notebook of a lesson where it exists already, beside this one: ``"01_foundations_ddpm.ipynb"``."""
+    """File name of a lesson's notebook, as ``"01_foundations_ddpm.ipynb"``; None if it does not exist yet."""
     name = f"{number}_{LESSONS[number]}.ipynb"
     return name if (runtime.HOME / "notebooks" / name).exists() else None
 
 
 def bibliography() -> dict[str, dict[str, str]]:
-    """The entries of ``references.bib``: key to fields."""
+    """Entries of ``references.bib``: key to fields."""
     text = (runtime.HOME / "data" / "atlas" / "references.bib").read_text()
     entries = re.findall(r"@misc\{(\w+),\n(.*?)\n\}", text, re.DOTALL)
     return {key: {name: value.strip("{}") for name, value in _fields(body)} for key, body in entries}
@@ -158,4 +158,4 @@ def _read(name: str) -> pandas.DataFrame:
 
 def _only(column: str, values, accepted) -> None:
     if unknown := sorted(set(values) - set(accepted)):
-        raise ValueError(f"{column} {', '.join(map(repr, unknown))} is none of {', '.join(accepted)}")
+        raise ValueError(f"{column} {', '.join(map(repr, unknown))} is not one of {', '.join(accepted)}")

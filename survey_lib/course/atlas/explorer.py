@@ -1,4 +1,4 @@
-"""Choose a strategy and a part of the loop, and read what the studies say: a widget, and a page where there is none."""
+"""A widget that shows the studies of a strategy and a part of the loop, with a page for readers without a kernel."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from survey_lib.course.atlas.map import PART_COLOURS
 from survey_lib.lab.plots.labels import ink
 from survey_lib.lab.widgets import WIDGET
 
-#: What a menu offers first. To ipywidgets the value None means that nothing is chosen, and the menu stays blank.
+#: The first option of a menu. Its value is not None, for which ipywidgets would leave the menu blank.
 ALL = ("all", "")
 
 
 def explorer(strategy: str | None = "EPS-4", part: str | None = None) -> Explorer:
-    """The explorer, opened at a strategy and a part (None: all)."""
+    """The explorer with a strategy and a part chosen; None chooses all."""
     return Explorer(strategy, part)
 
 
 class Explorer:
-    """Two menus and the studies they leave. Without a kernel, the whole atlas in sections that open."""
+    """Two menus and the chosen studies; without a kernel, all studies in folded sections."""
 
     def __init__(self, strategy: str | None = None, part: str | None = None):
-        choose(strategy, part)  # refuses what is neither
+        choose(strategy, part)  # raises ValueError for unknown names
         names = [(f"{code} {name}" if code != "baseline" else name, code) for code, name in STRATEGIES.items()]
         self.strategy = ipywidgets.Dropdown(options=[ALL, *names], value=strategy or "", description="strategy")
         self.part = ipywidgets.Dropdown(options=[ALL, *((name, name) for name in PARTS)], value=part or "",
@@ -53,7 +53,7 @@ class Explorer:
 
 
 def cards(studies: pandas.DataFrame) -> str:
-    """Studies as an HTML table: who, what changes in the loop, what was published, what is shown here and where."""
+    """HTML table of studies: authors, change to the loop, published result, demonstration and lesson."""
     if studies.empty:
         return "<p>No study of this strategy changes this part. That is an answer too: nobody here tried it.</p>"
     head = "".join(

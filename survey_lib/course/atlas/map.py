@@ -1,4 +1,4 @@
-"""The survey in one picture: a column a strategy, a dot a study, and its colour the part of the loop it changes."""
+"""Map of the survey: a column for each strategy, a dot for each study, coloured by the part of the loop it changes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _BANDS = (
     ("where it starts, and what is designed", [name for name in STRATEGIES if not name.startswith("EPS")]),
     ("how it is trained and sampled", [name for name in STRATEGIES if name.startswith("EPS")]),
 )
-#: The loop, cut where its parts meet: (text, part or none).
+#: The sampling loop in pieces: (text, its part, "note" or None).
 _LOOP = (
     (("for t, s in pairwise(", None), ("times", "grid"), ("):", None)),
     (("    ", None), ("x", "space"), (" = ", None), ("bridge", "bridge"), ("(x, ", None), ("denoiser", "denoiser"),
      ("(x, t), t, s)", None), ("    # answers joined to a path: ", "note"), ("integrator", "integrator")),
 )  # fmt: skip
 _ROW, _WIDTH, _HEAD = 0.2, 9.0, 1.62  # inches
-_LETTER = 0.602 / 72  # the width of a letter of DejaVu Sans Mono, in inches a point
+_LETTER = 0.602 / 72  # the width of a letter of DejaVu Sans Mono, in inches for each point of size
 
 
 @styled
 def figure(strategy: str | None = None, part: str | None = None) -> Figure:
-    """All studies by strategy and year; with ``strategy`` or ``part``, those chosen lit and the others faint."""
+    """All studies by strategy and year; studies of ``strategy`` and ``part`` are highlighted."""
     table, lit = load(), set(choose(strategy, part)["number"])
     rows = [max((table["strategy"] == name).sum() for name in names) for _, names in _BANDS]
     height = _HEAD + sum((count + 4.1) * _ROW for count in rows)

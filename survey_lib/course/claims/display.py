@@ -1,4 +1,4 @@
-"""The ledger that closes a lesson, and the counts of the course: verdicts as a picture, as tables and as text."""
+"""The ledger at the end of a lesson: verdicts as a figure, a table and text; and the counts of verdicts by lesson."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Ledger:
-    """Verdicts, a row a claim; a notebook shows the picture and the table of the first eight, the others folded."""
+    """Verdicts, a row for each claim; a notebook shows a figure and a table of up to eight, and folds the others."""
 
     verdicts: tuple[Verdict, ...]
 
     @property
     def rows(self) -> list[tuple[Claim, list[Verdict]]]:
-        """Each claim with its verdicts, one a data set; claims that are marked as headlines come first."""
+        """Each claim with its verdicts, one for each data set; headline claims come first."""
         found: dict[str, list[Verdict]] = {}
         for one in self.verdicts:
             found.setdefault(one.claim.id, []).append(one)
@@ -50,7 +50,7 @@ class Ledger:
 
     @property
     def html(self) -> str:
-        """The table, its folded rest, and how far to trust it."""
+        """The table, its folded rows, and a note on the reliability of the verdicts."""
         rows = self.rows
         shown, folded = rows[: self.shown], rows[self.shown :]
         parts = [_table(shown, 1)]
@@ -62,7 +62,7 @@ class Ledger:
 
     @property
     def summary(self) -> str:
-        """The number of claims, and how often each verdict was reached."""
+        """The number of claims, and the count of each verdict."""
         return f"{len(self.rows)} claims, verdicts by data set: {in_words(self.verdicts)}"
 
     def __str__(self) -> str:
@@ -88,12 +88,12 @@ class Ledger:
 
 
 def ledger(lesson: str | None = None, *, dataset: str | None = None) -> Ledger:
-    """The claims of one lesson ("10"), or of the course, with the verdicts that the results give."""
+    """Ledger of one lesson ("10"), or of the course."""
     return Ledger(verdicts(lesson, dataset=dataset))
 
 
 def counts(found: Sequence[Verdict] | None = None) -> Table:
-    """A row a lesson: how many claims it tests, and how often each verdict was reached, over data sets."""
+    """Table of the lessons with the number of their claims and the count of each verdict, over data sets."""
     found = verdicts() if found is None else found
     lessons = dict.fromkeys(one.claim.lesson for one in found)
     own = {lesson: [one for one in found if one.claim.lesson == lesson] for lesson in lessons}
@@ -104,14 +104,14 @@ def counts(found: Sequence[Verdict] | None = None) -> Table:
 
 
 def said(claim: Claim) -> str:
-    """What the source says, and the source."""
+    """The claim of the source, with the source."""
     return f"{claim.says} ({'our own claim' if claim.source == OURS else claim.source})"
 
 
 def _table(rows: Sequence[tuple[Claim, list[Verdict]]], first: int) -> str:
-    """A table of two columns that fits a phone: the claim with our test, and its verdicts, side by side where they fit.
+    """Table of two columns that fits a phone: the claim with our test, and its verdicts.
 
-    Styles stand on the cells, because pages and notebooks drop style sheets.
+    Styles are inline, because pages and notebooks drop style sheets.
     """
     cell = 'align="left" style="text-align:left;vertical-align:top;overflow-wrap:anywhere;white-space:normal"'
     lines = []

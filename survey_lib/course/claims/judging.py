@@ -1,10 +1,11 @@
-"""Verdicts: Student's t on the log ratio of a and b, paired by seed, and the rule that turns its interval into a word.
+"""Verdicts: a Student's t interval of the log ratio of a and b, paired by seed, and the rule that decides by it.
 
-The ratio is the geometric mean over seeds; half the width of its interval is t(n - 1, 97.5 %) deviations of the log
-ratio over root n, 4.30 / root 3 at three seeds. The truth lies beyond either end of such an interval in 2.5 % of all
-cases, and a verdict is wrong only where the truth lies beyond the one end that it rests on.
+The ratio is the geometric mean over seeds; half the width of its interval is t(n - 1, 97.5 %) standard deviations of
+the log ratio over root n, 4.30 / root 3 at three seeds. The true ratio lies beyond each end of such an interval in
+2.5 % of all cases, and a verdict is wrong only if it lies beyond the one end on which the verdict rests.
 
-Rows are compared within one data set, one profile and one N, those with the most seeds; never averaged.
+Rows are compared within one data set, one profile and one N, and never averaged over them; the group with the most
+seeds decides.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ NO_DATA = "–"  # noqa: RUF001
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim on one data set.
+    """The verdict on a claim for one data set.
 
-    ``found`` is the word that the rows give, ``stale`` what has changed since they were measured ("" for nothing);
-    ``ratio`` is a / b with its interval ``low`` to ``high``, NaN where ``reason`` says why there is none.
+    ``found`` is the verdict of the rows, ``stale`` the parts of the code that have changed since they were measured.
+    ``ratio`` is a / b with its interval ``low`` to ``high``; if it is NaN, ``reason`` says why.
     """
 
     claim: Claim
@@ -58,14 +59,14 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The verdict with what limits it: what it was before it was out of date, and one network each."""
+        """The verdict with its limitations: the verdict before it was out of date, and too few trained networks."""
         was = f" (was: {self.found})" if self.stale else ""
         limit = f", {self.claim.limit}" if self.claim.limit and self.seeds else ""
         return f"{self.verdict}{was}{limit}"
 
     @property
     def measured(self) -> str:
-        """The ratio with its interval, and the number of seeds unless it is three; or why there is none."""
+        """The ratio with its interval, and the number of seeds unless it is three; or the reason for its absence."""
         if math.isnan(self.ratio):
             return self.reason
         if self.claim.kind == "exact":
@@ -85,13 +86,13 @@ def verdicts(
     shipped: bool = False,
     table: pandas.DataFrame | None = None,
 ) -> tuple[Verdict, ...]:
-    """The verdict on each claim of one lesson ("01"), or of all, for each data set with rows that it compares.
+    """Verdicts on the claims of one lesson ("01"), or of all, for each data set with results.
 
-    Rows of smoke runs are left out: their N decides nothing.
+    Smoke runs are left out, since their N is too small.
 
-    dataset: of this data set alone.
-    shipped: from the results that come with the course alone, not those measured here.
-    table: rows to judge by in place of the results.
+    dataset: only this data set.
+    shipped: use only the results that come with the course.
+    table: rows to use in place of the results.
 
     Raises ValueError for a claim about an experiment, setting, value or quantity that the results lack, and for a data
     set without rows.
@@ -130,11 +131,15 @@ def judge(claim: Claim, rows: pandas.DataFrame, dataset: str) -> Verdict:
 
 
 def rule(claim: Claim, low: float, high: float) -> str:
-    """The word for an interval of a / b.
+    """The verdict for an interval of a / b.
 
-    The interval lies beyond the threshold: reproduced; beyond 1 on the claimed side: direction only; beyond 1 on the
-    other: not reproduced here; within the smallest effect of 1: no difference, whatever else. A claim "a < 1.05 * b",
-    that a is as good as b, is reproduced or not by its threshold alone.
+    * reproduced: it lies beyond the threshold.
+    * direction only: it lies beyond 1 on the claimed side.
+    * not reproduced here: it lies beyond 1 on the other side.
+    * no difference: it lies within the smallest effect of 1, whatever else holds.
+    * inconclusive: none of these conditions holds.
+
+    For a claim such as "a < 1.05 * b", that a is as good as b, only the side of the threshold counts.
     """
     factor = claim.expected.factor
     if not claim.expected.less:
@@ -149,13 +154,13 @@ def rule(claim: Claim, low: float, high: float) -> str:
 
 
 def interval(logs: np.ndarray) -> tuple[float, float, float]:
-    """exp of the mean of log ratios (n,), and the ends of its 95 % interval by Student's t; n is 2 at least."""
+    """exp of the mean of log ratios (n,), and the ends of its 95 % interval by Student's t; n >= 2."""
     half = stdtrit(len(logs) - 1, 1 - ONE_SIDED) * logs.std(ddof=1) / math.sqrt(len(logs))
     return tuple(float(end) for end in np.exp(logs.mean() + np.array([0.0, -half, half])))
 
 
 def in_words(found: Iterable[Verdict]) -> str:
-    """How often each verdict was reached: "3 reproduced, 1 inconclusive"; "none" for no verdict."""
+    """The count of each verdict, as "3 reproduced, 1 inconclusive"; "none" without verdicts."""
     found = list(found)
     parts = [_counted(one.verdict for one in found)]
     if stale := [one.found for one in found if one.stale]:
@@ -166,7 +171,7 @@ def in_words(found: Iterable[Verdict]) -> str:
 
 
 def chance(found: Iterable[Verdict]) -> str:
-    """A sentence: how many of these verdicts chance alone would turn."""
+    """A sentence on the number of verdicts that would be wrong by chance alone."""
     drawn = sum(one.claim.kind != "exact" and one.seeds >= SEEDS for one in found)
     return (
         f"A 95 % interval misses by chance on each side in 2.5 % of cases: were there no difference in any of the "
@@ -181,12 +186,12 @@ def _counted(words: Iterable[str]) -> str:
 
 
 def _number(ratio: float) -> str:
-    """Three decimals near 1, so that 0.998 and 1.003 are told apart; else three significant digits."""
+    """Format with three decimals near 1, to distinguish 0.998 from 1.003; else with three significant digits."""
     return f"{ratio:.3f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
 
 
 def _refuse_unknown(claim: Claim, rows: pandas.DataFrame | None, known: Sequence[str]) -> None:
-    """Raise ValueError, naming it, for an experiment, setting, value or quantity that the results lack."""
+    """Raise ValueError for an experiment, setting, value or quantity that the results lack."""
     about = f"claim {claim.id} is about"
     if claim.experiment not in known and known:
         near = runtime.suggest(claim.experiment, known)
@@ -267,7 +272,7 @@ def _matching(rows: pandas.DataFrame, selection: Mapping[str, Any]) -> pandas.Da
 def _by_seed(
     rows: pandas.DataFrame, selection: Mapping[str, Any], other: Mapping[int, Mapping[str, Any]] | None = None
 ) -> dict[int, dict[str, Any]]:
-    """The row of each seed that ``selection`` takes. Raises LookupError where it takes several."""
+    """The row of each seed that ``selection`` selects. Raises LookupError if it selects several."""
     found = {}
     for seed, of_one in _matching(rows, selection).groupby("seed"):
         if BEST in selection:

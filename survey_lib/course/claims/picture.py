@@ -1,4 +1,4 @@
-"""Verdicts as a picture: a ratio with its interval a data set, on a log axis, beside what the claim asks for."""
+"""Figure of verdicts: ratios with their intervals on a log axis, and the thresholds of the claims."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels,
 
 ROLES = {"glyphs": "data", "mnist": "model"}
 MARKS = "osD^v"
-WIDTH = 5.2  # inches of 100 pixels: text is still read where a phone shows the picture at 330
+WIDTH = 5.2  # inches of 100 pixels: text stays readable on a phone that shows the figure at 330
 LABEL, LINE, GAP = 0.62, 0.44, 0.34  # heights of a claim's name, of a data set's line, and between claims
-CUT = 10.0  # the axis ends at so many times the outermost threshold; an arrow stands for what lies beyond
+CUT = 10.0  # the axis ends at this multiple of the outermost threshold; an arrow marks a ratio beyond it
 
 
 @styled
 def intervals(rows: Sequence[tuple[Claim, Sequence[Verdict]]]) -> Figure:
     """Draw claims with their verdicts: intervals, thresholds with the claimed side, and the band of no difference.
 
-    A hollow mark is out of date. Verdicts without a ratio leave their line empty.
+    A hollow marker is out of date. The line of a verdict without a ratio is empty.
     """
     names = list(dict.fromkeys(one.dataset for _, found in rows for one in found))
     names.sort(key=lambda name: name not in ROLES)  # so that these keep their marks in every lesson
@@ -50,7 +50,7 @@ def intervals(rows: Sequence[tuple[Claim, Sequence[Verdict]]]) -> Figure:
                 transform=ax.transAxes, va="bottom", weight="bold")  # fmt: skip
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    return replace(finish(ax, _alt(rows)), note="")  # smoke runs show these verdicts too: they are none of its numbers
+    return replace(finish(ax, _alt(rows)), note="")  # smoke runs show these verdicts too, but do not measure them
 
 
 def _ends(rows: Sequence[tuple[Claim, Sequence[Verdict]]]) -> tuple[float, float]:

@@ -4,14 +4,14 @@ A claim has a ``source`` ("ours" for a claim of our own), what it ``says``, and 
 
     "fd: a < b"     "fd: a < 0.5 * b"     "fd: a < 1.05 * b"     "bits: a < 4"     (or > in place of <)
 
-A factor on the claimed side of 1 asks for the size of an effect; beyond 1 it says how much worse is as good as equal.
-``a`` and ``b`` select rows by their settings, both after the group's ``where``. Of the rows that are left in a seed,
-``best = NAME`` takes the one with the smallest NAME, ``nearest = NAME`` the one whose NAME is nearest to the other
-side's. A group may also give ``source``, ``effect``, ``kind`` and ``networks`` for all its claims:
+A factor on the claimed side of 1 requires an effect of this size; a factor on the other side is the largest difference
+that counts as equal. ``a`` and ``b`` select rows by their settings, both after the group's ``where``. Of these rows,
+``best = NAME`` takes in each seed the row with the smallest NAME, and ``nearest = NAME`` the row whose NAME is nearest
+to that of the other side. A group may also give ``source``, ``effect``, ``kind`` and ``networks`` for all its claims:
 
-* ``effect``: the smallest relative difference worth the name, 0.03 by default.
-* ``kind``: "sampled" (the default: a and b use the same networks), "trained" (they do not), "exact" (no chance in it).
-* ``networks``: trainings behind each side; "trained" has to state it.
+* ``effect``: the smallest relative difference that matters, 0.03 by default.
+* ``kind``: "sampled" (the default: a and b use the same networks), "trained" (they do not), "exact" (not random).
+* ``networks``: the number of trainings for each side; required for "trained".
 * ``headline``: true for a claim that a lesson shows unfolded.
 """
 
@@ -41,7 +41,7 @@ _NEEDED = ("source", "says", "expect", "a")
 
 
 class Expected(NamedTuple):
-    """An expression taken apart: the quantity, whether a is the smaller side, and what it is compared with."""
+    """A parsed test: the quantity, whether a is claimed to be less, the factor of b, or a constant in its place."""
 
     quantity: str
     less: bool
@@ -50,7 +50,7 @@ class Expected(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Expected:
-        """Parse ``text``. Raises ValueError where it is not one of the expressions that claims have."""
+        """Parse ``text``. Raises ValueError unless it is one of the expressions above."""
         match = _EXPECT.fullmatch(text)
         factor, constant = (float(match[3] or 1), match[5] and float(match[5])) if match else (0, None)
         if factor == 0 or constant == 0:
@@ -109,7 +109,7 @@ class Claim:
 
     @property
     def lesson(self) -> str:
-        """The number of its lesson, as text: "01"."""
+        """The number of its lesson, as "01"."""
         return self.experiment.partition(".")[0]
 
     @property
@@ -119,30 +119,30 @@ class Claim:
 
     @cached_property
     def expected(self) -> Expected:
-        """The expression of the test, taken apart."""
+        """The parsed expression of the test."""
         return Expected.of(self.expect)
 
     @property
     def limit(self) -> str:
-        """A remark that goes with every verdict where too few networks were trained to compare trainings."""
+        """A remark on verdicts if too few networks were trained to compare trainings; else empty."""
         if self.kind != "trained" or self.networks >= TRAININGS:
             return ""
         return "one network each" if self.networks == 1 else f"{self.networks} networks each"
 
     @property
     def selected(self) -> str:
-        """What a and b select, in words."""
+        """The selections of a and b, in words."""
         sides = (("a", self.a), ("b", self.b), ("both" if self.b else "", self.where))
         return "; ".join(f"{name}: {_words(chosen)}".lstrip(": ") for name, chosen in sides if chosen)
 
     @property
     def test(self) -> str:
-        """Our test in words: the expression, and what a and b select."""
+        """Our test in words: the expression, and the selections of a and b."""
         return f"{self.expect}; {self.selected}"
 
 
 def load(lesson: str | None = None, *, folder: Path | None = None) -> tuple[Claim, ...]:
-    """Claims of one lesson ("01"), none where it has no file, or of all lessons in their order.
+    """Claims of one lesson ("01"), or of all lessons in their order; empty for a lesson without a file.
 
     Raises ValueError or TypeError with the file's name for a file that is invalid.
     """

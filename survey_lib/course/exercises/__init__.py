@@ -56,7 +56,7 @@ def card(name: str) -> Card:
 
 
 def check(exercise: Exercise | str, answer: Any, seed: int = 0) -> Passed:
-    """Check an answer to an exercise, given itself or by its id; see `framework.check`."""
+    """Check an answer to an exercise, given as an `Exercise` or by its id; see `framework.check`."""
     return framework.check(get(exercise) if isinstance(exercise, str) else exercise, answer, seed)
 
 

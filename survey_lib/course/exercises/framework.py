@@ -22,7 +22,7 @@ DIFFICULTY = {"A": "guided", "B": "supported", "C": "independent"}
 
 
 class Unsolved(Exception):
-    """The error of an answer that is still the unfilled stub."""
+    """The error for an answer that is still the unfilled stub."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Property:
     """A number or tensor measured on an answer, and its exact value.
 
     measure(answer, problem, *given): a number or a tensor, measured on the answer.
-    exact(problem, *given): the exact value, of the same shape; a constant may be given itself.
+    exact(problem, *given): the exact value, of the same shape; or a constant.
     tolerance: the largest difference, absolute plus the same fraction of the exact value.
     given: further arguments of ``measure`` and ``exact``.
     alike: the largest difference between two random wrong answers of one kind; the tolerance by default.
@@ -49,9 +49,9 @@ class Property:
 class Mistake:
     """A common wrong answer.
 
-    why: the reason that tempts people, in words for the learner.
+    why: the cause of the mistake, in words for the learner.
     edit: (old, new), or several such pairs, replaced one after the other in the source of the exercise's reference.
-    answer: the wrong answer itself, where it is another algorithm and not an edit.
+    answer: the wrong answer itself, if it is another algorithm and not an edit.
     """
 
     why: str
@@ -65,8 +65,8 @@ class Exercise:
 
     id: lesson and letter, such as ``"01.A"``; the letter sets the difficulty.
     problem(generator): the problem on which answers are measured.
-    reference: the solution, written as it stands in the notebook.
-    properties, mistakes: by the names that a learner reads.
+    reference: the solution, as in the notebook.
+    properties, mistakes: mappings from the names that a learner reads.
     importance: a remark on the card, empty by default.
     """
 
@@ -108,7 +108,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Card:
-    """An exercise as it is announced in a notebook: title, difficulty, time, and hints that open one at a time."""
+    """The card of an exercise in a notebook: title, difficulty, time, and hints that open one at a time."""
 
     exercise: Exercise
 
@@ -120,7 +120,7 @@ class Card:
             f"<details><summary>Hint {number}</summary><p>{_with_code(hint)}</p></details>"
             for number, hint in enumerate(self.exercise.hints, 1)
         )
-        return (  # no colour of its own: it stands on light and on dark pages
+        return (  # without a background colour, for light and dark pages
             '<div style="border:1px solid rgba(128,128,128,.6);border-radius:6px;padding:.6em 1em;margin:.5em 0;'
             'max-width:46em;overflow-wrap:anywhere">'
             f"<b>Exercise {self.exercise.id} · {escape(self.exercise.title)}</b><br>"
@@ -144,7 +144,7 @@ class Passed:
         return f"{self.exercise.id} {self.exercise.title}: {self._count()} ({'; '.join(self.exercise.properties)})."
 
     def _ipython_display_(self) -> None:
-        """Displays instead of returning: nbgrader reads the result of a cell as a number of points."""
+        """Display without a result: nbgrader reads the result of a cell as a number of points."""
         from IPython.display import display
 
         display({"text/plain": repr(self), "text/html": self._repr_html_()}, raw=True)
@@ -221,7 +221,7 @@ def answered(value: Any) -> Any:
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """A number drawn evenly from [low, high), in double precision."""
+    """A uniform random number from [low, high), in double precision."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
@@ -278,5 +278,5 @@ def _difference(one: Property, found: Tensor, exact: Tensor) -> str:
 
 
 def _with_code(text: str) -> str:
-    """Text as HTML, with what stands between backticks set as code."""
+    """Convert text to HTML, with code between backticks."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))

@@ -1,7 +1,7 @@
-"""Predictions: a question with choices before a lesson measures, and the measured answer at its end.
+"""Predictions: questions with choices before a lesson measures, and the measured answers at its end.
 
 `predict` shows buttons where a kernel runs and a plain list elsewhere; no answer is stored. `compare` shows the
-questions with what was measured, and beside it the reader's own choice where one was made::
+questions with the measured answers, and beside them the choices that the reader made::
 
     predictions = [
         predict("blur", "The first sample is …", ("a digit", "noise")),
@@ -40,9 +40,9 @@ class Prediction:
         return self.buttons.value
 
     def choice_of(self, measured: str | float | None) -> str | None:
-        """Return the choice that holds a measured value; None for a value that was not measured, None or NaN.
+        """The choice that contains a measured value; None if the value is None or NaN.
 
-        Raises ValueError for a text that is not among the choices, and TypeError for a number among texts.
+        Raises ValueError for a text that is not among the choices, and TypeError for a number where choices are texts.
         """
         if measured is None or measured != measured:  # NaN differs from itself
             return None
@@ -68,7 +68,7 @@ class Prediction:
 
 
 class Comparison:
-    """Questions beside what was measured, and beside the reader's choices, which it follows while a kernel runs."""
+    """Questions with their measured answers and the reader's choices, updated while a kernel runs."""
 
     def __init__(self, rows: Sequence[tuple[Prediction, str]]):
         self.rows = tuple(rows)
@@ -111,16 +111,16 @@ def predict(
     """Show a question with its choices, before anything is measured, and return it for `compare`.
 
     key       : the name under which `compare` finds the measured answer
-    question  : ends where the choice goes on
-    choices   : two texts or more; or rising numbers, which bound the ranges that a measured number falls into
+    question  : a text that each choice completes
+    choices   : at least two texts; or rising numbers, the bounds of ranges for a measured number
     show      : called with the prediction; IPython's ``display`` by default
 
-    Raises ValueError for choices that are fewer than two, repeated, or bounds that do not rise.
+    Raises ValueError for fewer than two texts, repeated texts, or bounds that do not rise.
     """
     choices = tuple(choices)
     if choices and all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in choices):
         if any(low >= high for low, high in pairwise(choices)):
-            raise ValueError(f"the bounds of {key!r} rise; got {', '.join(map(str, choices))}")
+            raise ValueError(f"the bounds of {key!r} must rise; got {', '.join(map(str, choices))}")
         made = Prediction(key, question, _ranges(choices), choices)
     else:
         if wrong := [one for one in choices if not isinstance(one, str)]:
@@ -133,9 +133,9 @@ def predict(
 
 
 def compare(predictions: Sequence[Prediction], measured: Mapping[str, str | float | None]) -> Comparison:
-    """Set each prediction beside its measured answer.
+    """Show each prediction beside its measured answer.
 
-    measured  : by key a choice, or a number where the choices are ranges; None or NaN is shown as "not measured yet"
+    measured  : a choice for each key, or a number where choices are ranges; None and NaN are "not measured yet"
 
     Raises ValueError for a prediction without an entry, and for an answer that is not among the choices.
     """
@@ -158,7 +158,7 @@ def _ranges(bounds: Sequence[float]) -> tuple[str, ...]:
 
 
 def _bundle(shown: Prediction | Comparison, box: ipywidgets.Widget) -> dict[str, Any]:
-    """The live view, and for readers without a kernel the same as HTML and as text."""
+    """The widget, and the same content as HTML and as text for readers without a kernel."""
     return {
         "text/html": shown._repr_html_(),
         "text/plain": repr(shown),

@@ -1,1 +1,1 @@
-"""Code that belongs to one lesson alone: a folder a lesson, with its exercises."""
+"""Code of single lessons: a folder for each lesson, with its exercises."""

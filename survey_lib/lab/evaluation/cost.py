@@ -1,7 +1,7 @@
-"""What a sample costs: evaluations, multiply-accumulates, core-seconds, memory, energy; and fair ratios of time.
+"""Cost of a computation: evaluations, multiply-accumulates (MACs), core-seconds, memory, energy; and ratios of time.
 
-Evaluations and MACs are the same on every machine. Core-seconds hardly depend on what else runs; wall-clock does, and
-is worth something only as a ratio of two things timed in turn (`ratio`).
+Evaluations and MACs are the same on every machine. Core-seconds hardly depend on other processes; wall-clock time does,
+and is meaningful only as a ratio of two functions timed in turn (`ratio`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-#: Electrical watts of one busy core: a socket's rated power over its cores is 3 to 10 today.
-#: codecarbon, which has no better source where it may not read the processor's own meter either, takes 4 a thread;
-#: it adds 1.5 s to every measurement, and a constant for memory that exceeds what the cores draw.
+#: Electrical power of one busy core in watts; the rated power of processors today is 3 to 10 W for each core.
+#: codecarbon assumes 4 W for each thread if it cannot read the processor's meter; it is not used, because it adds
+#: 1.5 s to every measurement, and a constant for memory that exceeds the power of the cores.
 WATTS_PER_CORE = 5.0
 
 _measuring = threading.Lock()
@@ -34,10 +34,10 @@ _measuring = threading.Lock()
 class CountCalls:
     """Counts the evaluations of a network, or of any function ``(x, *arguments)`` whose rows are examples.
 
-    ``calls`` are evaluations, ``examples`` the rows that went through (B for each call), ``macs`` the
-    multiply-accumulates of all examples. Put it innermost, ``ClassifierFree(CountCalls(denoiser), ...)``, to count what
-    the network does; a guided step in one doubled batch is one call of 2 B examples. Compare methods by examples.
-    Other attributes are those of the function.
+    ``calls`` is the number of calls, ``examples`` the number of rows (B for each call), ``macs`` the
+    multiply-accumulates of all examples. Wrap the innermost function, ``ClassifierFree(CountCalls(denoiser), ...)``, to
+    count the work of the network: a guided step in one doubled batch is one call of 2 B examples. Compare methods by
+    examples. Other attributes are those of the function.
     """
 
     def __init__(self, function: Callable):
@@ -50,7 +50,7 @@ class CountCalls:
         return getattr(self.function, name)
 
     def reset(self) -> None:
-        """Start again at nothing."""
+        """Set the counts to zero."""
         self.calls = self.examples = 0
         self._kinds: dict[tuple, list] = {}  # (shape of an example, gradient or not): [examples, arguments of one]
 
@@ -70,7 +70,7 @@ class CountCalls:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all examples so far; those of the gradient are added where x has one."""
+        """Multiply-accumulates of all examples so far, including the gradient with respect to x if x requires one."""
         return sum(
             examples * macs(_with_gradient if gradient else _without, self.function, *arguments, **named)
             for (_, gradient), (examples, arguments, named) in self._kinds.items()
@@ -96,10 +96,10 @@ def _with_gradient(function: Callable, x: Tensor, *arguments: Any, **named: Any)
 def macs(function: Callable, *args: Any, **kwargs: Any) -> int:
     """Multiply-accumulates of one call ``function(*args, **kwargs)``: a module's forward, or a whole training step.
 
-    Convolutions and matrix products count, attention and backward passes included; additions, norms and activations
-    do not. Half of what torch calls FLOPs. Give it the plain function, not a compiled one.
+    Convolutions and matrix products count, also in attention and backward passes; additions, norms and activations do
+    not. Half of what torch calls FLOPs. The function must not be compiled.
     """
-    # fused attention is one opaque call, counted as 0 (in inference always, else by some versions): take it apart
+    # fused attention is one opaque call, counted as 0 (in inference always, else by some versions): disable it
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -112,7 +112,7 @@ def macs(function: Callable, *args: Any, **kwargs: Any) -> int:
 
 @dataclass(frozen=True, repr=False)
 class Cost:
-    """What a block of code took (`measure`); the energy is None where nobody knows it."""
+    """Cost of a block of code (`measure`); the energy is None if it is unknown."""
 
     wall_seconds: float
     core_seconds: float
@@ -129,7 +129,7 @@ class Cost:
 
 
 class Measure:
-    """What `measure` yields: ``cost`` once its block has ended."""
+    """The object that `measure` yields; its ``cost`` is known when the block has ended."""
 
     def __init__(self):
         self._cost: Cost | None = None
@@ -143,15 +143,15 @@ class Measure:
 
 @contextmanager
 def measure(device: str | torch.device = "cpu", *, watts_per_core: float = WATTS_PER_CORE) -> Iterator[Measure]:
-    """Cost of a block: ``with measure() as run: ...``, then ``run.cost``; also after an exception.
+    """Measure the cost of a block: ``with measure() as run: ...``, then ``run.cost``; also after an exception.
 
     * ``core_seconds``: processor time of all threads of this process, and of children that ended in the block.
-    * ``peak_mib``: memory at its highest above what was held on entry: resident memory of the process (beyond its
-      previous peak, a lower bound, where the system cannot reset the peak: not Linux), or torch's on a GPU.
-    * ``energy_joules``: the GPU's own meter (the whole board; it ticks every 0.1 s or so), or on a CPU
-      ``core_seconds * watts_per_core``, an estimate that is right within a factor of about 2.
+    * ``peak_mib``: peak memory above the memory held on entry: resident memory of the process, or torch's memory on a
+      GPU. Where the peak of a process cannot be reset (not Linux), it is a lower bound.
+    * ``energy_joules``: from the GPU's own meter (the whole board; updated about every 0.1 s), or on a CPU
+      ``core_seconds * watts_per_core``, an estimate within a factor of about 2.
 
-    Raises RuntimeError for a measurement inside another: it would reset the outer one's peak.
+    Raises RuntimeError for a measurement inside another, whose memory peak it would reset.
     """
     device, run = torch.device(device), Measure()
     gpu = device.type == "cuda"
@@ -177,7 +177,7 @@ def measure(device: str | torch.device = "cpu", *, watts_per_core: float = WATTS
 
 
 def _now(gpu: bool) -> float:
-    if gpu:  # kernels run behind the program: wait until they are done
+    if gpu:  # kernels run asynchronously: wait until they are done
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -191,16 +191,16 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # the C library keeps what was freed, and would hand it out again without any growth: give it back first, so that
-    # every block pays for its memory as it would in a fresh process, whatever ran before
+    # the C library keeps freed memory and would reuse it without growth: return it to the system first, so that the
+    # peak of every block is as in a fresh process
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):  # not Linux, or not allowed: the peak then only ever grows
+    with suppress(OSError):  # not Linux, or not allowed: the peak then never decreases
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The highest memory since the last reset: just after a reset, what is held now."""
+    """Peak memory since the last reset; just after a reset, the memory held now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):
@@ -214,14 +214,14 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def _gpu_joules(device: torch.device) -> float | None:
-    """Energy that the GPU has drawn since its driver was loaded; None without the meter or its library."""
+    """Energy that the GPU has used since its driver was loaded; None without a meter or its library."""
     try:
         import pynvml  # the module of nvidia-ml-py
     except ImportError:
         return None
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        try:  # by its number in CUDA it could be another one
+        try:  # its index in CUDA may be that of another GPU
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
             return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
         finally:
@@ -231,7 +231,7 @@ def _gpu_joules(device: torch.device) -> float | None:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of ours over time of theirs: the median of the pairs, and the smallest and largest."""
+    """Ratio of two times: the median, minimum and maximum of the pairs."""
 
     median: float
     low: float
@@ -248,10 +248,10 @@ def ratio(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Ratio:
-    """Time of ``ours()`` over time of ``theirs()``, run in turn A B A B, each once before without the clock.
+    """Ratio of the times of ``ours()`` and ``theirs()``, run in turn A B A B after an untimed call of each.
 
-    Each pair gives one ratio: what slows the machine for longer than a pair cancels. ``clock=time.process_time``
-    compares core-seconds instead. Raises ValueError without repeats.
+    Each pair gives one ratio, so that slowdowns longer than a pair cancel. ``clock=time.process_time`` compares
+    core-seconds instead. Raises ValueError if ``repeats`` is below 1.
     """
     if repeats < 1:
         raise ValueError(f"repeats is a positive number of pairs; got {repeats}")

@@ -1,12 +1,12 @@
-"""One way to judge a sampler: draw N images, count and time, compare with N real test images, and know the floor.
+"""Evaluation of a sampler: draw N images, count and time, and compare with N real test images and their floor.
 
     evaluator = Evaluator.load("mnist", 1000)
     found = evaluator.measure(lambda net: heun(net, schedule, noise, times), denoiser)
     found.quality["fd"], found.evaluations, evaluator.floor["fd"]
 
 The number of function evaluations (NFE) is the number of evaluations of the denoiser for one image: a guided step in
-one doubled batch is two. The classifier that names labels has had no part in making the images, and distances are
-taken in the features of a first network and, held out, of a second.
+one doubled batch is two. Distances are computed in the features of one network and, held out, of a second. The second
+network also classifies the images, and takes no part in sampling them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation import cost, metrics
 from survey_lib.lab.training import checkpoints
 
-SPLITS = 8  # random splits of the real images behind a floor
+SPLITS = 8  # random splits of the real images, averaged in a floor
 
 
 class Measurement(NamedTuple):
@@ -46,11 +46,11 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Compares N generated images with N real test images; N more real ones give the floor.
+    """Comparison of N generated images with N real test images; N more real images give the floor.
 
-    test: 2 N real images, of which the first N are compared with.
-    feature_net: distances are taken in its features.
-    held_out_net: a second classifier, whose features give ``fd_held_out`` and which names labels.
+    test: 2 N real images, of which the first N are the reference.
+    feature_net: the network in whose features distances are computed.
+    held_out_net: a second classifier, whose features give ``fd_held_out`` and whose labels give the accuracy.
     """
 
     test: ImageSet
@@ -67,9 +67,9 @@ class Evaluator:
         device: str = "cpu",
         root: Path | None = None,
     ) -> Evaluator:
-        """The first ``2 count`` test images of a data set, or those given, and its two classifiers of clean images.
+        """Load the evaluator of a data set: its first ``2 count`` test images, or ``test``, and its two classifiers.
 
-        Raises ValueError where there are fewer.
+        Raises ValueError if there are fewer test images.
         """
         test = load(dataset, split="test", count=2 * count) if test is None else test.take(slice(2 * count))
         if len(test) < 2 * count:
@@ -94,14 +94,14 @@ class Evaluator:
 
     @property
     def real(self) -> Tensor:
-        """Features (N, d) of the real images that are compared with."""
+        """Features (N, d) of the N real reference images."""
         return self._features[: self.count]
 
     @cached_property
     def floor(self) -> dict[str, float]:
-        """The Fréchet distance of N real images from N others: a perfect sampler would score it.
+        """Fréchet distance between N real images and N others: the score of a perfect sampler.
 
-        ``fd`` is the mean over random splits of the test images, ``fd_std`` its standard deviation.
+        ``fd`` is the mean over random splits of the test images, ``fd_std`` the standard deviation.
         """
         generator = torch.Generator().manual_seed(0)
         splits = [
@@ -114,8 +114,8 @@ class Evaluator:
         """Quality of N images, uint8 or floats that are clamped to [-1, 1].
 
         ``fd, fd_held_out, precision, recall, density, coverage, floor`` and, with labels (N,), ``accuracy``: the
-        fraction in which the held-out classifier sees the label. Raises ValueError for images that are not finite, for
-        another N, and for labels of another shape.
+        fraction of images that the held-out classifier assigns to their labels. Raises ValueError for images that are
+        not finite, for another N, and for labels of another shape.
         """
         if labels is not None and labels.shape != images.shape[:1]:
             raise ValueError(f"labels are one for each of {len(images)} images; got shape {tuple(labels.shape)}")
@@ -143,8 +143,9 @@ class Evaluator:
     ) -> Measurement:
         """Draw N images with ``sample(*denoisers, *classifiers)``, count, time and score.
 
-        Evaluations are those of the denoisers. MACs are those of all networks, and of gradients with respect to x where
-        the sampler enables them. If some images are not finite, the only quality is their fraction ``diverged``.
+        Evaluations are counted for the denoisers. MACs are counted for all networks, and for gradients with respect to
+        x where the sampler enables them. If some images are not finite, the only quality is their fraction
+        ``diverged``.
         """
         counted = [cost.CountCalls(one) for one in denoisers]
         others = [cost.CountCalls(one) for one in classifiers]

@@ -1,4 +1,4 @@
-"""How far to trust a metric: intervals from random halves, and the floor that a perfect sampler would score."""
+"""Uncertainty of a metric: intervals from random halves, and the floor, the score of a perfect sampler."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from survey_lib.core.protocols import normal
 
-#: A distance of two sets of features, ``metric(real, fake)``, each (N, d).
+#: A distance between two sets of features, ``metric(real, fake)``, each (N, d).
 Metric = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and where, at some level, the truth lies."""
+    """A value with its confidence interval."""
 
     value: float
     low: float
@@ -38,17 +38,17 @@ def bootstrap(
     level: float = 0.95,
     debias: bool = False,
 ) -> Interval:
-    """Interval for what ``metric`` gives on average over fresh sets of this same N, from random halves of both sets.
+    """Interval for the expectation of ``metric`` at this N, from random halves of both sets.
 
-    ``value ± z(level) * deviation(metric over halves)``. With ``debias`` the part of the value that falls as 1 / N is
-    taken off (Quenouille 1949; FD-infinity of Chong & Forsyth 2020), and the interval is for endless sets: the value
-    may then be below 0. Raises ValueError for a level outside (0, 1).
+    ``value ± z(level) * deviation(metric over halves)``. ``debias`` subtracts the bias that falls as 1 / N (Quenouille
+    1949; FD-infinity of Chong & Forsyth 2020): the interval is then for infinite N, and the value may be negative.
+    Raises ValueError for a level outside (0, 1) and for fewer than 2 resamples.
     """
-    # Sets redrawn with replacement, the usual bootstrap, are wrong here. They add the bias of the Fréchet distance a
-    # second time, so that the interval misses even its own value, and their duplicates are their own neighbours. Halves
-    # drawn without replacement hold no duplicates, and they spread about their mean as full sets do: a part m of N
-    # varies by tau^2 (1 / m - 1 / N), at m = N / 2 the tau^2 / N of a full set. Their larger bias goes with their mean.
-    # Near distance 0, where the metric has no linear part, the interval comes out too wide: the safe side.
+    # Sets redrawn with replacement, the usual bootstrap, are wrong here: they add the bias of the Fréchet distance a
+    # second time, so that the interval misses even its own value, and duplicates are their own nearest neighbours.
+    # Halves drawn without replacement have no duplicates, and vary about their mean as full sets do: the variance for
+    # m of N samples is tau^2 (1 / m - 1 / N), at m = N / 2 the tau^2 / N of a full set. Their larger bias is removed
+    # with their mean. Near distance 0, where the metric has no linear term, the interval is too wide: the safe side.
     if not 0 < level < 1 or resamples < 2:
         raise ValueError(f"a level lies in (0, 1), with at least 2 resamples; got level {level} and {resamples}")
     value, n = metric(real, fake), len(real)
@@ -62,7 +62,7 @@ def bootstrap(
 
 
 def floor(metric: Metric, real: Tensor, count: int, *, generator: torch.Generator) -> float:
-    """``metric`` of two disjoint random parts of the real set, ``count`` each: what a perfect sampler would score."""
+    """``metric`` between two disjoint random subsets of ``count`` real samples: the score of a perfect sampler."""
     if not 2 <= 2 * count <= len(real):
         raise ValueError(f"a floor at {count} a side needs {2 * count} real samples; there are {len(real)}")
     order = shuffle(len(real), generator)
@@ -70,5 +70,5 @@ def floor(metric: Metric, real: Tensor, count: int, *, generator: torch.Generato
 
 
 def shuffle(n: int, generator: torch.Generator) -> Tensor:
-    """A random order of ``n`` things, on the CPU."""
+    """A random permutation of ``n`` indices, on the CPU."""
     return normal((n,), generator, torch.float64).argsort().cpu()

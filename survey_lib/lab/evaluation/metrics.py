@@ -1,12 +1,12 @@
-"""How good are the samples? Distances between two sets of features of equal size, and the errors of these distances.
+"""Sample quality: distances between two sets of features of equal size, and the errors of these distances.
 
-All of it works on features (N, d) of the course's own classifiers (`features`), in float64 on the CPU; nothing is
-downloaded. Three rules keep the numbers honest, and the functions hold the first:
+All metrics use features (N, d) of the course's own classifiers (`features`), in float64 on the CPU; nothing is
+downloaded. Three rules make the numbers comparable, of which the functions enforce the first:
 
 * equal N on both sides, and the same N wherever two numbers are compared: the Fréchet distance is biased upwards,
   between two samples of one N(0, I) by d (d + 5) / (2 N);
-* no number without its floor, the same metric of real against real (`floor`);
-* no ranking from differences smaller than the interval (`bootstrap`), or from one feature network alone.
+* no number without its floor, the same metric between real samples (`floor`);
+* no ranking by differences smaller than the interval (`bootstrap`), or by one feature network alone.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = [
 _ROWS = 1000  # rows of a distance matrix at once: 40 MB against 5000 columns
 
 
-# ---------------------------------------------------------------- images to numbers
+# ---------------------------------------------------------------- features
 
 
 def features(net: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
-    """``net.features`` of every image (N, C, H, W), uint8 or float in [-1, 1]: float64 (N, d) on the CPU.
+    """Features ``net.features``, float64 (N, d) on the CPU, of images (N, C, H, W), uint8 or float in [-1, 1].
 
-    Floats are rounded to 8 bits first: generated images are judged as the files they would become, like the real
-    ones. The net is put into eval mode for the time. Raises ValueError for NaN and for floats on a scale to 255.
+    Floats are rounded to 8 bits first, so that generated images are compared as 8-bit files, like the real images. The
+    network is in eval mode during the call. Raises ValueError for NaN and for floats on a scale of 0 to 255.
     """
     return torch.cat(_apply(net, net.features, images, batch)).double()
 
 
 def classify(net: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tensor, ...]:
-    """``net.classify`` of every image, taken as in `features`: one int64 tensor (N,) on the CPU for each head."""
+    """Classes ``net.classify`` of images, taken as in `features`: an int64 tensor (N,) on the CPU for each head."""
     return tuple(torch.cat(head) for head in zip(*_apply(net, net.classify, images, batch), strict=True))
 
 
@@ -80,7 +80,7 @@ def _apply(net: nn.Module, function: Callable, images: Tensor, batch: int) -> li
 
 
 def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets as float64 on the CPU, or the one reason why they cannot be compared."""
+    """Convert both sets to float64 on the CPU. Raises ValueError if they cannot be compared."""
     for name, x in (("real", real), ("fake", fake)):
         if x.ndim != 2 or len(x) < 2:
             raise ValueError(f"features are (N, d) with N at least 2; the {name} ones have shape {tuple(x.shape)}")
@@ -89,7 +89,7 @@ def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{broken} of {len(x)} rows of the {name} features hold NaN or infinity")
     if real.shape[1] != fake.shape[1]:
         raise ValueError(f"both sides need the same features; got d = {real.shape[1]} and d = {fake.shape[1]}")
-    if len(real) != len(fake):  # bias and neighbourhoods depend on N: unequal sides compare nothing
+    if len(real) != len(fake):  # bias and neighbourhoods depend on N: sides of unequal N are not comparable
         n = min(len(real), len(fake))
         raise ValueError(f"metrics need equal N: got {len(real)} real and {len(fake)} fake; cut both to {n}")
     return real.detach().to("cpu", torch.float64), fake.detach().to("cpu", torch.float64)
@@ -99,10 +99,11 @@ def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_frechet(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """Squared 2-Wasserstein distance of two Gaussians (Dowson & Landau 1982): exact, also for singular covariances.
+    """Squared 2-Wasserstein distance of two Gaussians (Dowson & Landau 1982), exact also for singular covariances.
 
     ``|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2))``. The trace of the root is the sum of the singular
-    values of ``cov1^(1/2) cov2^(1/2)``: two symmetric problems instead of one that is not, and no squared condition.
+    values of ``cov1^(1/2) cov2^(1/2)``: two symmetric eigenproblems replace a nonsymmetric one, and the condition
+    number is not squared.
     """
     overlap = torch.linalg.svdvals(_root(cov1) @ _root(cov2)).sum()
     return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * overlap)
@@ -114,23 +115,23 @@ def _root(cov: Tensor) -> Tensor:
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance (Heusel et al. 2017, eq. 6): both sets (N, d) as Gaussians with their mean and covariance.
+    """Fréchet distance (Heusel et al. 2017, eq. 6) between Gaussians with the mean and covariance of each set (N, d).
 
-    Squared feature units. Biased upwards as ``d^2 / N``: see `floor` and `bootstrap`.
-    Raises ValueError unless N > d (the covariance would be singular by want of samples alone).
+    In squared feature units. Biased upwards as ``d^2 / N``: see `floor` and `bootstrap`.
+    Raises ValueError unless N > d, since the covariance would be singular.
     """
     real, fake = _pair(real, fake)
     n, d = real.shape
     if n <= d:
         raise ValueError(f"a covariance of {d} features needs more than {d} samples a side; got {n}")
-    cov_real, cov_fake = (x.T.cov().reshape(d, d) for x in (real, fake))  # for d = 1 torch gives a bare number
+    cov_real, cov_fake = (x.T.cov().reshape(d, d) for x in (real, fake))  # for d = 1 torch returns a scalar
     return gaussian_frechet(real.mean(0), cov_real, fake.mean(0), cov_fake)
 
 
 def kid(real: Tensor, fake: Tensor) -> float:
     """Kernel distance (Bińkowski et al. 2018): unbiased squared MMD of ``k(x, y) = (x.y / d + 1)^3``.
 
-    All N^2 pairs, none of a sample with itself; 0 on average for equal laws, and so often below 0.
+    All pairs count except a sample with itself. The mean is 0 for equal distributions, so the value is often negative.
     """
     within, across, counts = _kernel_sums(*_pair(real, fake), blocks=1)
     n = counts.sum()
@@ -140,18 +141,18 @@ def kid(real: Tensor, fake: Tensor) -> float:
 def kid_error(real: Tensor, fake: Tensor, *, generator: torch.Generator, blocks: int = 20) -> float:
     """Standard error of `kid`, by the delete-one-block jackknife over ``blocks`` random blocks of both sets.
 
-    A jackknife, because a bootstrap draws samples twice and their kernel with themselves is no pair at all. Its
-    expectation is never too small (Efron & Stein 1981); for equal laws it is about 1.4 times too large.
+    A bootstrap would draw samples twice and include the kernel of a sample with itself. The jackknife variance is never
+    too small in expectation (Efron & Stein 1981); for equal distributions the error is about 1.4 times too large.
     """
     real, fake = _pair(real, fake)
     if not 2 <= blocks <= len(real) // 2:
         raise ValueError(f"blocks lie between 2 and half of the {len(real)} samples; got {blocks}")
-    # samples often come in the order of their class: blocks must be drawn, not cut
+    # samples are often sorted by class: blocks must be random
     real, fake = real[shuffle(len(real), generator)], fake[shuffle(len(fake), generator)]
     within, across, counts = _kernel_sums(real, fake, blocks)
     n = counts.sum() - counts
 
-    def without(sums: Tensor) -> Tensor:  # the sum over all pairs of blocks that do not touch block i
+    def without(sums: Tensor) -> Tensor:  # the sum over all pairs of blocks without block i
         return sums.sum() - sums.sum(0) - sums.sum(1) + sums.diagonal()
 
     values = without(within) / (n * (n - 1)) - 2 * without(across) / n**2
@@ -159,7 +160,7 @@ def kid_error(real: Tensor, fake: Tensor, *, generator: torch.Generator, blocks:
 
 
 def _kernel_sums(real: Tensor, fake: Tensor, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of the kernel over pairs of blocks: within each set (both added), across the sets; the blocks' sizes."""
+    """Kernel sums over pairs of blocks, within the sets (both added) and across them; the sizes of the blocks."""
     n, d = real.shape
     member = nn.functional.one_hot(torch.arange(n) * blocks // n, blocks).double()  # (N, blocks)
 
@@ -177,9 +178,9 @@ def _kernel_sums(real: Tensor, fake: Tensor, blocks: int) -> tuple[Tensor, Tenso
 def sliced_wasserstein(real: Tensor, fake: Tensor, *, generator: torch.Generator, projections: int = 256) -> float:
     """Sliced 2-Wasserstein distance (Bonneel et al. 2015): root of the mean of ``W_2^2`` over random directions.
 
-    On a line, W_2 of two sets of N is the distance of the sorted sets. The directions come in orthonormal sets of d,
-    so that a shift by ``delta`` gives ``|delta| / sqrt(d)`` without noise when d divides ``projections``. Any (N, d)
-    will do: features, pixels, patches.
+    In one dimension, W_2 of two sets of N is the distance between the sorted sets. Directions are drawn in orthonormal
+    sets of d, so that a shift by ``delta`` gives ``|delta| / sqrt(d)`` without noise if d divides ``projections``. Any
+    (N, d) is accepted: features, pixels, patches.
     """
     real, fake = _pair(real, fake)
     d, total = real.shape[1], 0.0
@@ -193,7 +194,7 @@ def sliced_wasserstein(real: Tensor, fake: Tensor, *, generator: torch.Generator
     return math.sqrt(total / projections)
 
 
-# ---------------------------------------------------------------- fidelity and diversity apart
+# ---------------------------------------------------------------- fidelity and diversity
 
 
 class PrecisionRecall(NamedTuple):
@@ -209,7 +210,7 @@ class DensityCoverage(NamedTuple):
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
-    Precision: the part of the fakes that lie within the distance of the k-th neighbour of *some* real sample.
+    Precision: the fraction of generated samples within the distance of the k-th neighbour of *some* real sample.
     Recall: the same with the roles exchanged. One outlier has a huge ball: compare `density_coverage`.
     """
     real, fake = _pair(real, fake)
@@ -224,8 +225,9 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     """Density and coverage (Naeem et al. 2020, sec. 3): balls around real samples only.
 
-    Density: the mean number of real balls that hold a fake, over k; 1 for equal laws, and it may exceed 1.
-    Coverage: the part of the real balls that hold some fake; about ``1 - 2^-k`` for equal laws.
+    Density: the mean number of real balls that contain a generated sample, over k; 1 for equal distributions, and it
+    may exceed 1. Coverage: the fraction of real balls that contain some generated sample; about ``1 - 2^-k`` for equal
+    distributions.
     """
     real, fake = _pair(real, fake)
     radius = _radius(real, k)
@@ -239,14 +241,14 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     """The distance matrix (len(x), len(y)), some rows at a time."""
-    centre = y.mean(0)  # cdist multiplies matrices: a common offset would cost it digits
+    centre = y.mean(0)  # cdist multiplies matrices: a common offset would cost precision
     y = y - centre
     for chunk in x.split(_ROWS):
         yield torch.cdist(chunk - centre, y)
 
 
 def _radius(x: Tensor, k: int) -> Tensor:
-    """Distance of each sample to its k-th neighbour, itself not counted."""
+    """Distance of each sample to its k-th nearest neighbour, excluding itself."""
     if not 1 <= k < len(x):
         raise ValueError(f"k lies between 1 and the number of samples less one, {len(x) - 1}; got {k}")
     return torch.cat([rows.topk(k + 1, largest=False).values[:, -1] for rows in _distances(x, x)])
@@ -255,7 +257,7 @@ def _radius(x: Tensor, k: int) -> Tensor:
 def within_class_std(features: Tensor, labels: Tensor) -> float:
     """Standard deviation of features (N, d) within a class: ``sqrt(mean over classes of tr(cov))``.
 
-    A class of a single example is left out. Raises ValueError where no class has two.
+    A class of a single example is left out. Raises ValueError if no class has two examples.
     """
     labels = labels.to(features.device)
     classes = [features[labels == label] for label in labels.unique()]
@@ -265,28 +267,28 @@ def within_class_std(features: Tensor, labels: Tensor) -> float:
     return float(torch.stack(variances).mean().sqrt())
 
 
-# ---------------------------------------------------------------- modes that are known
+# ---------------------------------------------------------------- known modes
 
 
 @dataclass(frozen=True)
 class ModeCoverage:
-    """What `mode_coverage` counts; entropies and divergences in nats."""
+    """Result of `mode_coverage`; entropies and divergences in nats."""
 
     modes: int
     samples: int
     hit: int
-    fraction: float  # of the modes that were hit
-    ideal_fraction: float  # expected of as many samples from the uniform law
+    fraction: float  # hit / modes
+    ideal_fraction: float  # expected for as many samples of the uniform distribution
     entropy: float
     divergence: float  # KL(samples | uniform) = log(modes) - entropy
-    ideal_divergence: float  # expected of as many samples from the uniform law: not 0
+    ideal_divergence: float  # expected for as many samples of the uniform distribution: not 0
 
 
 def mode_coverage(labels: Sequence[Tensor], sizes: Sequence[int]) -> ModeCoverage:
-    """Which of the ``prod(sizes)`` combinations of labels occur, and how evenly: glyphs are (character, face).
+    """Coverage of the ``prod(sizes)`` combinations of labels, and its evenness; for glyphs, (character, face).
 
-    ``labels`` are as many int tensors (N,) as there are ``sizes`` (a `classify`), each counting from 0. An ideal
-    sampler that draws modes uniformly hits ``1 - (1 - 1/K)^N`` of K modes: compare with that, never with 1.
+    ``labels`` are int tensors (N,), counted from 0, one for each of ``sizes``, as from `classify`. An ideal sampler
+    that draws K modes uniformly hits a fraction ``1 - (1 - 1/K)^N`` of them: compare with this fraction, not with 1.
     """
     if len(labels) != len(sizes) or len({len(label) for label in labels}) != 1 or not len(labels[0]):
         raise ValueError(f"mode coverage needs {len(sizes)} label tensors of one length N >= 1, one for each size")
@@ -309,12 +311,14 @@ def mode_coverage(labels: Sequence[Tensor], sizes: Sequence[int]) -> ModeCoverag
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- all metrics
 
 
 def evaluate(real: Tensor, fake: Tensor, *, generator: torch.Generator) -> dict[str, float]:
-    """Every metric of this module that takes two sets of features (N, d), by name. Two cores take 5 to 10 s
-    for 5000 samples of 128 features."""
+    """All metrics of this module for two sets of features (N, d), by name.
+
+    Two cores take 5 to 10 s for 5000 samples of 128 features.
+    """
     return {
         "samples": float(len(real)),
         "fd": frechet_distance(real, fake),

@@ -1,7 +1,7 @@
-"""Samplers under one call and one budget of evaluations: ``SOLVERS["2M"](denoiser, schedule, x, nfe)``.
+"""Samplers with one interface and one limit on evaluations: ``SOLVERS["2M"](denoiser, schedule, x, nfe)``.
 
-Papers count steps; a comparison has to count evaluations of the denoiser (NFE). A `Solver` knows how many each of its
-steps takes, and takes as many steps as the budget allows, on the grid that its authors, or its later users, advise.
+Papers count steps; a comparison has to count evaluations of the denoiser (NFE). A `Solver` knows the evaluations of
+each step, and takes as many steps as ``nfe`` allows, on the grid that its authors or later users recommend.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from survey_lib.core.exponential import Level, levels
 from survey_lib.core.protocols import Callback, Denoiser
 from survey_lib.core.schedules import Schedule
 
-#: ``grid(steps, schedule)``: falling times from noise to 0, as those of `core.grids`.
+#: ``grid(steps, schedule)``: falling times from noise to 0, as in `core.grids`.
 Grid = Callable[[int, Schedule], Tensor]
 
 
@@ -45,7 +45,7 @@ def _one(start: Level, end: Level, number: int) -> int:
 
 
 def _finite(start: Level, end: Level) -> bool:
-    """Whether lam is finite on both sides: a step from pure noise or to clean data takes one evaluation everywhere."""
+    """Whether lam is finite on both sides; a step from pure noise or to clean data takes one evaluation everywhere."""
     return math.isfinite(end.lam - start.lam)
 
 
@@ -57,12 +57,12 @@ class BudgetExceeded(ArithmeticError):
 class Solver:
     """A sampler with its time grid and its cost per step, callable with a budget of evaluations.
 
-    order: order of convergence; None where the result is random, or a tolerance chooses the steps.
+    order: order of convergence; None if the result is random or a tolerance determines the steps.
     sample: ``sample(denoiser, schedule, x, times, ...)`` takes the steps.
-    grid: places the steps.
-    min_nfe: the smallest budget with which the solver does what its name says.
-    nfe_of_step: ``nfe_of_step(start, end, number)``, the evaluations of a step; None for an adaptive solver, which the
-        budget only stops.
+    grid: the default time grid.
+    min_nfe: the smallest budget with which the solver is the method of its name.
+    nfe_of_step: ``nfe_of_step(start, end, number)``, the evaluations of a step; None for an adaptive solver, for which
+        the budget is only a limit.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Solver:
 
     @property
     def adaptive(self) -> bool:
-        """Whether a tolerance chooses the steps."""
+        """Whether a tolerance determines the steps."""
         return self.nfe_of_step is None
 
     def nfe(self, schedule: Schedule, times: Tensor) -> int:
-        """Evaluations on a grid. Raises ValueError for an adaptive solver, whose NFE is known only afterwards."""
+        """Number of evaluations on a grid. Raises ValueError for an adaptive solver, whose NFE is not fixed."""
         if self.nfe_of_step is None:
             raise ValueError(f"the NFE of {self.name} depends on its tolerance; count the evaluations instead")
         return sum(self.nfe_of_step(*step, number) for number, step in enumerate(pairwise(levels(schedule, times))))
@@ -112,8 +112,8 @@ class Solver:
     ) -> Tensor:
         """Sample from ``x``, noise at the grid's first time, with at most ``nfe`` evaluations of the denoiser.
 
-        ``grid(steps, schedule)`` replaces the solver's own. Raises ValueError where the budget is too small or a
-        stochastic solver has no ``generator``, and BudgetExceeded where an adaptive solver would need more.
+        ``grid(steps, schedule)`` replaces the solver's own. Raises ValueError if the budget is too small or a
+        stochastic solver has no ``generator``, and BudgetExceeded if an adaptive solver needs more evaluations.
         """
         times, options = self.times(schedule, nfe, grid), {"cond": cond, "callback": callback}
         if self.stochastic:
@@ -218,7 +218,7 @@ def multistep(order: int, name: str, source: str, grid: Grid, **options: Any) ->
 def adaptive(tolerance: float = 1e-3, name: str | None = None) -> Solver:
     """Adaptive probability-flow ODE solver (Score-SDE, eq. 13); the tolerance determines the number of evaluations.
 
-    ``tolerance`` is absolute and relative. The grid says where to begin and to end (`integrators.probability_flow`).
+    ``tolerance`` is absolute and relative. The grid gives the start and the end (`integrators.probability_flow`).
     """
 
     def ends(steps: int, schedule: Schedule) -> Tensor:

@@ -26,7 +26,7 @@ Setting = Mapping[str, str | int | float]
 
 
 def product(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """Settings for every combination: ``product(sampler=("DDIM", "2M"), nfe=(5, 10))`` gives four."""
+    """All combinations of the values as settings: ``product(sampler=("DDIM", "2M"), nfe=(5, 10))`` gives four."""
     return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
 
@@ -35,11 +35,11 @@ class Experiment:
     """One measurement repeated over settings.
 
     name: the experiment's name in the store and in claims, as "25.samplers".
-    settings: a mapping for each measurement; a "seed" among them stands for the run's.
-    measure: ``measure(**settings)`` gives a `Measurement` or a mapping of numbers, in which ``images`` is the N behind
-        them and ``evaluations, macs, core_seconds`` are costs of one image. An ArithmeticError (a sampler that
-        diverged, a budget that was exceeded) leaves no result, and a warning.
-    dataset: the name under which results are kept where they do not depend on the run's data set.
+    settings: a mapping for each measurement; a "seed" in it replaces the run's seed.
+    measure: ``measure(**settings)`` returns a `Measurement` or a mapping of numbers, in which ``images`` is N and
+        ``evaluations, macs, core_seconds`` are costs of one image. An ArithmeticError (a sampler that diverged or
+        exceeded its budget) gives a warning and no result.
+    dataset: replaces the run's data set, for results that do not depend on it.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Experiment:
     dataset: str | None = None
 
     def __call__(self, run: Run, *, measure: bool = False) -> Results:
-        """The results on record; with ``measure``, after measuring. A smoke run measures two settings in any case."""
+        """Results on record; with ``measure``, measure first. A smoke run always measures, by default two settings."""
         if measure or run.profile == "smoke":
             self.run(run, self.settings if measure else self.settings[:2])
         return self.results(run)
 
     def run(self, run: Run, settings: Sequence[Setting] | None = None) -> None:
-        """Measure at the settings given, or at all of them, and keep a local result for each."""
+        """Measure at ``settings``, by default all, and save a local result for each."""
         settings = self.settings if settings is None else settings
         for one in tqdm(settings, desc=self.name, leave=False, disable=len(settings) < 3):
             try:

@@ -1,15 +1,15 @@
-"""Fingerprints of the code behind a measurement: they change when its numbers may change.
+"""Fingerprints of the code behind a measurement, which change when its numbers may change.
 
-A hash of the whole package would call every result old after any edit. Numbers come from less than that, and so does
-the fingerprint, in three parts that are compared one by one:
+A hash of the whole package would mark every result as stale after any edit. A fingerprint covers only code that can
+change the numbers, in three parts that are compared separately:
 
-* **library**: the modules of the package that the cells import, directly or through other modules. Left out are
-  ``course`` and what only shows or records numbers (`PRESENTATION`).
+* **library**: the modules of the package that the cells import, directly or through other modules. ``course`` and
+  modules that only show or record numbers (`PRESENTATION`) are left out.
 * **cells**: the lesson's code cells from the first to the last that names the experiment, as ``"25.samplers"``.
-* **checkpoints**: the weights of the data set that these cells name, and those that an `Evaluator` loads for them.
+* **checkpoints**: the weights of the data set that these cells name, and the weights that an `Evaluator` loads.
 
-Comments, docstrings, blank lines, imports of the package's own modules and the places where cells end do not count, so
-a module may move without making results old. The fingerprint is that of the files on disk.
+Comments, docstrings, blank lines, imports of the package's own modules and cell boundaries do not count, so a module
+may move without making results stale. The files on disk are hashed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import survey_lib
 from survey_lib.lab import runtime
 
 PACKAGE = Path(survey_lib.__file__).parent
-#: The packages whose code decides numbers, and what in them does not.
+#: The packages whose code can change numbers, and the modules in them that cannot.
 PACKAGES = ("core", "nets", "design", "process", "lab")
 PRESENTATION = ("lab/plots/", "lab/widgets/", "lab/experiments/")
 _EVALUATOR = PACKAGE / "lab" / "evaluation" / "evaluator.py"
@@ -50,14 +50,14 @@ class Fingerprint(NamedTuple):
 def fingerprint(lesson: str, dataset: str, experiment: str = "") -> Fingerprint:
     """Fingerprint of the code with which ``lesson`` (a notebook's name) measures ``experiment`` on ``dataset`` today.
 
-    A lesson that does not name the experiment counts with all of its cells, and a name that belongs to no lesson (a
-    benchmark) with the whole library.
+    If the lesson does not name the experiment, all of its cells count; if there is no such notebook (a benchmark), the
+    whole library counts.
     """
     return _fingerprint(lesson, dataset, experiment, runtime.HOME)
 
 
 def difference(code: str, now: Fingerprint) -> tuple[str, ...]:
-    """The parts in which the fingerprint ``code``, as text, differs from ``now``; empty where nothing has changed."""
+    """Names of the parts in which the fingerprint ``code``, as text, differs from ``now``."""
     parts = code.split("-")
     if len(parts) != len(now):
         return ("unknown",)
@@ -65,7 +65,7 @@ def difference(code: str, now: Fingerprint) -> tuple[str, ...]:
 
 
 def modules(cells: Iterable[str]) -> list[Path]:
-    """The package's files that decide what code cells compute: their imports, and the imports of these."""
+    """Files of the package that code cells import, directly or indirectly, and that can change numbers."""
     seen: set[Path] = set()
     left = [file for cell in cells for file in _imports(cell)]
     while left:
@@ -77,7 +77,7 @@ def modules(cells: Iterable[str]) -> list[Path]:
 
 
 def strip_comments(source: str) -> str:
-    """Source without comments, docstrings, blank lines and imports of this package; a magic stays as it is."""
+    """Remove comments, docstrings, blank lines and imports of this package; a cell with a magic is unchanged."""
     try:
         tree = ast.parse(source)
         tokens = [one for one in tokenize.generate_tokens(io.StringIO(source).readline) if one.type == tokenize.COMMENT]
@@ -121,7 +121,7 @@ def _fingerprint(lesson: str, dataset: str, experiment: str, home: Path) -> Fing
 
 
 def _cells(path: Path, experiment: str) -> list[str]:
-    """The code cells that a measurement passes through: all before the last that names the experiment, and this."""
+    """Code cells up to the last that names the experiment; all code cells if the lesson does not name it."""
     cells = json.loads(path.read_bytes())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     named = [at for at, cell in enumerate(code) if experiment and f'"{experiment}"' in cell]
@@ -139,7 +139,7 @@ def _imported(file: Path) -> tuple[Path, ...]:
 
 
 def _imports(source: str) -> Iterator[Path]:
-    """Files of the package that a source imports, anywhere in it."""
+    """Files of the package that a source imports at any level."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -164,7 +164,7 @@ def _decides(file: Path) -> bool:
 
 
 def _weights(code: str, dataset: str, home: Path) -> list[str]:
-    """Name and hash of each checkpoint of a data set that the code names; of all where it names none."""
+    """Name and hash of the checkpoints of a data set that the code names, or of all its checkpoints."""
     prefix = f"{Path(dataset).name}_"
     manifests = sorted((home / "data" / "checkpoints").glob(f"{glob.escape(prefix)}*.json"))
     named = [path for path in manifests if re.search(rf"(?<![a-zA-Z0-9]){re.escape(path.stem[len(prefix) :])}\b", code)]

@@ -1,4 +1,4 @@
-"""Results of an experiment: means over seeds, with the lowest and the highest beside each mean."""
+"""Results of an experiment: mean, minimum and maximum over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from survey_lib.lab.plots.tables import Table
 
-#: Names and factors with which common columns are shown.
+#: Displayed names and factors of common columns.
 SHOWN = {
     "fd": ("FD", 1),
     "fd_held_out": ("FD, held-out features", 1),
@@ -28,8 +28,8 @@ SHOWN = {
 class Results:
     """Results of one experiment on one data set, a row for each combination of settings.
 
-    In ``frame`` numbers are means over seeds; ``NAME_low`` and ``NAME_high`` stand beside each, and ``seeds`` counts.
-    ``missing`` is the sentence that is shown in place of figures and tables of no rows.
+    ``frame`` has means over seeds, with minimum and maximum as ``NAME_low`` and ``NAME_high``, and the number of
+    ``seeds``. ``missing`` is a sentence shown in place of figures and tables without rows.
     """
 
     frame: pandas.DataFrame
@@ -39,9 +39,9 @@ class Results:
 
     @classmethod
     def of(cls, experiment: str, dataset: str, *, missing: str = "There are no results yet.") -> Results:
-        """The results on record. Rows of different profile or N are never averaged: the largest N stands.
+        """Results on record. Rows of different profile or N are never averaged; the largest N is used.
 
-        Smoke runs count only where there is nothing else.
+        Smoke runs are used only if there are no other results.
         """
         import pandas
 
@@ -58,12 +58,12 @@ class Results:
 
     @cached_property
     def note(self) -> str:
-        """A note on rows that are older than their code; empty where none is."""
+        """A note on the number of rows that are older than their code; empty if there are no such rows."""
         old = int((self.frame["stale"] != "").sum()) if len(self) else 0
         return f"{old} of {len(self)} results are older than their code" if old else ""
 
     def at(self, **columns: Any) -> Results:
-        """The rows in which these columns have the value given, one of several values, or one that a function accepts.
+        """Rows selected by columns: by one value, by several accepted values, or by a function of the column.
 
         ``rows.at(sampler=("DDIM", "2M"), nfe=10)``, ``rows.at(fd=lambda fd: fd < 5)``.
         """
@@ -78,7 +78,7 @@ class Results:
         return replace(self, frame=frame)
 
     def named(self, **names: Mapping[Any, str]) -> Results:
-        """Rename values of columns: the rows that have them, in the order of the names.
+        """Rows with the given values of columns, in that order, with the values renamed.
 
         ``rows.named(eta={0.0: "DDIM", 1.0: "DDPM"})``.
         """
@@ -92,16 +92,16 @@ class Results:
         return rows
 
     def sort(self, *columns: str) -> Results:
-        """The rows in rising order of some columns."""
+        """Sort the rows by columns in ascending order."""
         return replace(self, frame=self.frame.sort_values(list(columns))) if len(self) else self
 
     def best(self, per: str, by: str) -> Results:
-        """The row with the smallest number ``by`` for each value of the setting ``per``."""
+        """The row with the smallest ``by`` for each value of the setting ``per``."""
         frame = self._with(by)
         return replace(self, frame=frame.loc[frame.groupby(per, sort=False)[by].idxmin()] if len(frame) else frame)
 
     def front(self, x: str, y: str) -> Results:
-        """The rows that no other row beats in both numbers: the Pareto front, smaller being better."""
+        """Pareto front of two numbers, of which smaller values are better."""
         frame = self._with(x, y)
         if len(frame):
             frame = frame.sort_values([x, y])
@@ -109,24 +109,24 @@ class Results:
         return replace(self, frame=frame)
 
     def first(self, setting: str, by: str) -> Any:
-        """The setting's value in the row with the smallest number ``by``; None where there are no rows."""
+        """The value of ``setting`` in the row with the smallest ``by``; None without rows."""
         frame = self._with(by)
         return frame.sort_values(by)[setting].iloc[0] if len(frame) else None
 
     def listed(self, *columns: str) -> str:
-        """The rows in words, as "2M 8, DDIM 15"."""
+        """The rows as text, such as "2M 8, DDIM 15"."""
         rows = (" ".join(_plain(row[name]) for name in columns) for row in self.frame.to_dict("records"))
         return ", ".join(rows) or "none"
 
     def value(self, number: str, **settings: Any) -> float:
-        """One number: its mean over the rows with these settings, NaN where there are none."""
+        """Mean of ``number`` over the rows with these settings; NaN without rows."""
         frame = self.at(**settings).frame
         return float(frame[number].mean()) if number in frame and len(frame) else float("nan")
 
     def curves(self, name: str, x: str, y: str, along: str | None = None) -> Series:
-        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots take it.
+        """``{label: (x, y, low, high)}`` for each value of the setting ``name``, as plots accept it.
 
-        Points follow one another in rising order of the column ``along``, or of x.
+        Points are sorted by the column ``along``, by default x.
         """
         made, frame = {}, self._with(x, y)
         for label, rows in frame.groupby(name, sort=False) if len(frame) else ():
@@ -135,7 +135,7 @@ class Results:
         return Series(made, self)
 
     def trends(self, x: str, *numbers: str) -> Series:
-        """``{number: (x, number, low, high)}``: curves of several numbers of the same rows."""
+        """``{number: (x, number, low, high)}``: curves of several numbers over the same rows."""
         made = {}
         for number in numbers if len(self) else ():
             rows = self.frame.dropna(subset=[x, number]).sort_values(x)
@@ -154,9 +154,9 @@ class Results:
         return Series({label: point[1:] for label, point in self.points(*names, x=y, y=y).items()}, self)
 
     def table(self, *columns: str, caption: str = "", names: Mapping[str, str] | None = None) -> Table | Missing:
-        """A table of some columns, or of all; numbers as mean (lowest to highest) over the seeds.
+        """Table of ``columns``, by default all, with numbers as mean (lowest to highest) over seeds.
 
-        names: titles of columns, beside those in `SHOWN`. The caption says how many seeds, which N and which floor.
+        names: titles of columns, in addition to `SHOWN`. The caption states the number of seeds, N and the floor.
         """
         from survey_lib.lab.plots.tables import table
 
@@ -188,7 +188,8 @@ class Results:
 class Series(dict):
     """Named series of numbers for a figure.
 
-    ``stand_in`` is shown in place of a figure of no results, ``note`` below a figure of results older than their code.
+    ``stand_in`` is shown in place of a figure without results, ``note`` below a figure of results older than their
+    code.
     """
 
     def __init__(self, values: Mapping[str, tuple], of: Results):
@@ -207,7 +208,7 @@ class Missing:
 
 
 def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence[str]) -> pandas.DataFrame:
-    """Means, lowest and highest over seeds, within one profile and the largest N of each combination of settings."""
+    """Mean, minimum and maximum over seeds, within one profile and the largest N of each combination of settings."""
     if rows.empty:
         return rows
     keys = list(settings) or ["dataset"]

@@ -1,15 +1,15 @@
-"""The store of measurements: one CSV an experiment for those that come with the course, one JSON file each for others.
+"""Store of measurements: shipped results in one CSV for each experiment, local results in one JSON file each.
 
 ::
 
     save("01.steps", run, {"steps": 20}, quality={"fd": 3.1}, images=2000, evaluations=20)
     rows = load("01.steps")
 
-``data/results/EXPERIMENT.csv`` holds the shipped rows (`tables`): data set, seed, the N (``images``) behind the quality
+``data/results/EXPERIMENT.csv`` holds the shipped rows (`tables`): data set, seed, the N (``images``) of the quality
 numbers, settings, costs of one image, quality, and the run that made them: lesson, profile, device, date, versions, and
-the fingerprint of the code (`provenance`). What this machine measures goes to ``data/results/local/``, or to the folder
-that SURVEY_RESULTS names, one file a measurement, written atomically. A local row replaces the shipped row of the same
-data set, seed, N, settings and profile. `ship` folds local files into the CSVs.
+the fingerprint of the code (`provenance`). New measurements go to ``data/results/local/``, or to the folder that
+SURVEY_RESULTS names, one file each, written atomically. A local row replaces the shipped row of the same data set,
+seed, N, settings and profile. `ship` merges local files into the CSVs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def shipped() -> Path:
 def destination() -> Path:
     """The folder of new results: the environment's ``SURVEY_RESULTS``, else ``data/results/local``.
 
-    A relative path counts from the course's folder, wherever a kernel runs.
+    A relative path starts at the course's folder, wherever a kernel runs.
     """
     named = os.environ.get("SURVEY_RESULTS")
     return runtime.HOME / Path(named).expanduser() if named else shipped() / "local"
@@ -66,15 +66,18 @@ def save(
 ) -> Path:
     """Write one measurement and return its path; measuring again replaces the file.
 
-    settings: what distinguishes the measurement from others of its experiment, as ``{"sampler": "DDIM", "nfe": 20}``.
-    quality: the numbers found. images: the N behind them. evaluations, macs, core_seconds: the cost of one image.
+    settings: distinguish the measurement from others of its experiment, as ``{"sampler": "DDIM", "nfe": 20}``.
+    quality: the measured numbers.
+    images: N, on which the quality is based.
+    evaluations, macs, core_seconds: the cost of one image.
+
     Raises ValueError for a name that is used twice or a number that is not finite, TypeError for other values.
     """
     if not re.fullmatch(r"[\w.-]+", experiment):
         raise ValueError(f"an experiment's name is made of letters, digits, dots and dashes; got {experiment!r}")
     settings, quality = dict(settings), dict(quality)
     if clash := (set(settings) & set(quality)) | (_RESERVED & (set(settings) | set(quality))):
-        raise ValueError(f"these names stand for two things in one result: {', '.join(sorted(clash))}")
+        raise ValueError(f"these names have two meanings in one result: {', '.join(sorted(clash))}")
     cost = {"evaluations": evaluations, "macs": macs, "core_seconds": core_seconds}
     row = {
         "experiment": experiment,
@@ -92,10 +95,10 @@ def save(
 
 
 def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas.DataFrame:
-    """All measurements, or those of one experiment, a row each.
+    """Table of all measurements, or of the measurements of one experiment.
 
-    Columns: ``experiment``, those of the CSVs, those of ``runs.csv``, and ``stale``: what has changed since the
-    measurement ("library, cells"), empty for nothing. An empty table has the columns that every result has.
+    Columns: ``experiment``, the columns of the CSVs and of ``runs.csv``, and ``stale``: the parts of the code that have
+    changed since the measurement ("library, cells"), or empty. An empty table has the columns common to all results.
     """
     import pandas
 
@@ -105,7 +108,7 @@ def load(experiment: str | None = None, *, folder: Path | None = None) -> pandas
 
 
 def rows(experiment: str | None = None, *, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The measurements as mappings, with ``settings``, ``quality`` and ``run`` apart; local ones replace shipped ones.
+    """Measurements as mappings with nested ``settings``, ``quality`` and ``run``; local rows replace shipped rows.
 
     ``folder`` holds the local files, by default `destination`. A damaged local file is left out with a warning; a
     damaged CSV raises ValueError.
@@ -116,16 +119,16 @@ def rows(experiment: str | None = None, *, folder: Path | None = None) -> list[d
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One of `rows` as a single mapping, with ``stale`` added."""
+    """Flatten a row of `rows` to a single mapping, and add ``stale``."""
     named = {name: row[name] for name in ("experiment", *ROW)} | row["settings"]
     named |= {name: row[name] for name in COST} | row["quality"] | row["run"]
     return named | {"stale": stale(named)}
 
 
 def select(name: str | None = None) -> list[str]:
-    """The experiments with results: all, those of a lesson ("10"), or one ("10.sweep").
+    """Names of the experiments with results: of all lessons, of one ("10"), or a single name ("10.sweep").
 
-    Raises ValueError with a name that is near, where there is none.
+    Raises ValueError for a name without results, and suggests a similar name.
     """
     local = (path.parent.name for path in destination().glob("*/*.json"))
     found = sorted({*tables.names(shipped()), *local})
@@ -138,16 +141,16 @@ def select(name: str | None = None) -> list[str]:
 
 
 def stale(row: Mapping[str, Any]) -> str:
-    """What has changed since a measurement, as "library, cells"; empty where nothing has."""
+    """Parts of the code that have changed since a measurement, as "library, cells"; empty if it is unchanged."""
     now = provenance.fingerprint(row["lesson"], row["dataset"], row["experiment"])
     return ", ".join(provenance.difference(row["code"], now))
 
 
 def ship(folder: Path | None = None) -> list[str]:
-    """Fold the local results of a folder into the CSVs, for authors; returns the names of the experiments that changed.
+    """Merge the local results of a folder into the CSVs; return the names of the experiments that changed.
 
-    Smoke runs stay behind. Of rows of the same key the newest stays. Each file is replaced whole and
-    local files are deleted last: a call that is stopped loses nothing, and another one completes it.
+    Smoke runs are left out; of rows with the same key the newest is kept. Each file is replaced as a whole and local
+    files are deleted last, so that an interrupted call loses nothing and can be repeated.
     """
     local = [row for row in _read_local(folder or destination(), None) if row["run"]["profile"] != "smoke"]
     old = tables.read(shipped())
@@ -184,14 +187,14 @@ def _key(row: Mapping[str, Any]) -> tuple:
 
 
 def _file_name(row: Mapping[str, Any]) -> str:
-    dataset = re.sub(r"[^\w.-]+", "-", Path(row["dataset"]).name)  # a folder of images gives its name
+    dataset = re.sub(r"[^\w.-]+", "-", Path(row["dataset"]).name)  # the name of a folder of images
     distinct = json.dumps([row["dataset"], row["images"], row["settings"]], sort_keys=True)
     key = hashlib.sha256(distinct.encode()).hexdigest()[:10]
     return f"{dataset}-{row['run']['profile']}-seed{row['seed']}-{key}.json"
 
 
 def _newest(rows: Iterable[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
-    """The newest row of each key; of two rows with the same date the later one."""
+    """The newest row of each key; of rows with the same date, the last."""
     kept: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         if (key := _key(row)) not in kept or row["run"]["date"] >= kept[key]["run"]["date"]:
@@ -232,7 +235,7 @@ def _read_local(folder: Path, experiment: str | None) -> list[dict[str, Any]]:
 
 
 def _check(row: Mapping[str, Any]) -> None:
-    """Raise one of the usual errors for a row that lacks a part, or has one that `save` does not accept."""
+    """Raise an error for a row that is incomplete, or has a value that `save` does not accept."""
     flat(row)
     _key(row)
     for name, value in row["settings"].items():

@@ -1,9 +1,9 @@
-"""Shipped results as CSV files: ``EXPERIMENT.csv`` with a row a measurement, and ``runs.csv`` with a row a run.
+"""Shipped results as CSV files: ``EXPERIMENT.csv`` with a row for each measurement, and ``runs.csv`` for each run.
 
     dataset, seed, images, <settings>, evaluations, macs, core_seconds, <quality>, run
 
-In memory a row is a mapping with ``experiment``, the columns of `ROW` and `COST`, and ``settings, quality, run`` apart.
-Numbers are written with six significant digits.
+In memory a row is a mapping with ``experiment``, the columns of `ROW` and `COST`, and nested ``settings``,
+``quality`` and ``run``. Numbers are written with six significant digits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
 
 
 def names(folder: Path) -> list[str]:
-    """The experiments with a table in a folder."""
+    """Names of the experiments with a table in a folder."""
     return sorted(path.stem for path in folder.glob("*.csv") if path.name != RUNS)
 
 
@@ -44,8 +44,8 @@ def read(folder: Path, experiment: str | None = None) -> list[dict[str, Any]]:
 def write(folder: Path, rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]] = ()) -> None:
     """Replace the tables of the experiments in ``rows``, and ``runs.csv``, by these rows.
 
-    old: the rows that stand in the tables now. Their runs stay until all tables are written, so that what a stopped
-        call leaves can be read.
+    old: the rows that are in the tables now. Their runs are kept until all tables are written, so that the files can be
+        read after an interrupted call.
     """
     _write(folder / RUNS, _runs([*old, *rows]))
     for name in sorted({row["experiment"] for row in rows}):
@@ -56,7 +56,7 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping
 
 
 def value(text: str) -> Any:
-    """The value of a cell: an int, a float, a bool, a text, or None for an empty cell."""
+    """Parse a cell: an int, a float, a bool, a text, or None for an empty cell."""
     if text in ("", "True", "False"):
         return {"": None, "True": True, "False": False}[text]
     if not _NUMBER.fullmatch(text):
@@ -65,7 +65,7 @@ def value(text: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """The cell of a value; floats have six significant digits and a point, so that 1.0 stays a float."""
+    """Format a value as a cell; floats have six significant digits and a point, so that 1.0 stays a float."""
     if isinstance(value, float):
         made = f"{value:.6g}"
         return made if set(made) & set(".e") else f"{made}.0"
@@ -91,7 +91,7 @@ def _row(path: Path, line: Mapping[str, str], runs: Mapping[str, Mapping[str, st
 
 
 def _table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> list[list[str]]:
-    """The rows of one experiment below their header, both in a fixed order: columns keep that of the old header."""
+    """Header and rows of one experiment in a fixed order; columns keep the order of the old header."""
     settings, quality = (_columns([row[part] for row in rows], header) for part in ("settings", "quality"))
     lines = [
         [

@@ -1,4 +1,4 @@
-"""Bars with their intervals, rows of points on one axis, and histograms under the exact density."""
+"""Horizontal bars with intervals, rows of points on one axis, and histograms with the exact density."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def bars_with_interval(
     log: bool = False,
     ax: Axes | None = None,
 ) -> Figure:
-    """A horizontal bar a name, from a value or ``(value, low, high)``; ``reference`` is a line and its name.
+    """Horizontal bars, one for each name; a value is a number or ``(value, low, high)``.
 
-    With ``log`` points take the place of bars, whose length would mean nothing.
+    ``reference`` is a vertical line, ``(value, name)``. With ``log``, points replace the bars, whose length has no
+    meaning on a log axis.
     """
     ax = ax or panels(height=0.95 + 0.38 * len(values) + (0.2 if reference else 0))[1]
     rows = {name: np.atleast_1d(array(value)) for name, value in values.items()}
@@ -72,7 +73,7 @@ def rows_of_points(
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Points on one common axis, a row a name: where grids stand. ``band`` shades ``(low, high)`` and names it."""
+    """Points on one axis, a row for each name, as for time grids; ``band`` shades ``(low, high, name)``."""
     ax = ax or panels(height=0.95 + 0.36 * len(rows) + (0.2 if band else 0))[1]
     rows = {name: array(values).ravel() for name, values in rows.items()}
     colour = colours(rows, roles or dict.fromkeys(rows, "data"))
@@ -104,9 +105,9 @@ def histogram(
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Densities of samples, and the exact density ``theory(x)`` (float64 tensors) drawn over them.
+    """Histograms of samples as densities, with the exact density ``theory(x)`` (float64 tensors) drawn over them.
 
-    Without ``bins``, twice the cube root of the samples, 60 at most.
+    ``bins`` is by default twice the cube root of the number of samples, at most 60.
     """
     ax = ax or panels()[1]
     if not isinstance(samples, Mapping):

@@ -1,7 +1,7 @@
-"""Curves and points of measurements: errors against evaluations, cost against quality, losses.
+"""Charts of measurements: error against evaluations, quality against cost, and losses.
 
-Every function draws on ``ax`` where one is given (see `style.panels`), names its curves at their ends
-instead of in a legend, and returns a `Figure` whose alt text quotes the data.
+Every function draws on ``ax`` if it is given (see `style.panels`), names curves at their ends instead of in a legend,
+and returns a `Figure` whose alt text quotes the data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from survey_lib.lab.plots.labels import array, capital, end_labels, halo, ink, number, place_labels, plain_log
 from survey_lib.lab.plots.style import PALETTE, Figure, colours, finish, panels, styled
 
-#: Largest over smallest of the values that plain numbers on an axis can still show.
+#: Largest ratio of the values on a linear axis, or on a log axis with plain numbers.
 SPAN = 30
 
 
@@ -31,10 +31,10 @@ def error_against_evaluations(
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Error of each sampler against its network evaluations, on log axes, with the slopes of orders 1, 2, 3.
+    """Error of each sampler against network evaluations (NFE), on log axes, with reference slopes of orders 1, 2, 3.
 
-    ``curves`` maps a name to ``(evaluations, errors)``, or ``(evaluations, errors, low, high)`` to draw an
-    interval. ``error`` names the quantity with its unit; ``roles`` gives names a colour of `PALETTE`.
+    ``curves`` maps a name to ``(evaluations, errors)``, or ``(evaluations, errors, low, high)`` to draw an interval.
+    ``error`` names the quantity with its unit; ``roles`` maps a name to a role in `PALETTE`.
     """
     ax = ax or panels()[1]
     data = {name: [array(part) for part in curve] for name, curve in curves.items()}
@@ -66,11 +66,11 @@ def pareto(
     roles: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Cost against quality, a labelled point a method, with the front of those that no other beats in both.
+    """Quality against cost, a labelled point for each method, with the Pareto front.
 
-    ``points`` maps a name to ``(cost, quality)`` or ``(cost, quality, low, high)`` with the interval of the
-    quality. ``better`` says which quality is good, "lower" or "higher"; low cost always is. Qualities that span more
-    than a factor of `SPAN` stand on a log axis, or one bad method would press all others flat.
+    ``points`` maps a name to ``(cost, quality)`` or ``(cost, quality, low, high)`` with the interval of the quality.
+    ``better`` is "lower" or "higher" for the quality; lower cost is always better. Qualities that span more than a
+    factor of `SPAN` are on a log axis, so that one bad method does not hide the differences between the others.
     """
     if better not in ("lower", "higher"):
         raise ValueError(f'better is "lower" or "higher"; got {better!r}')
@@ -114,16 +114,16 @@ def loss_by_lam(
     log: bool = False,
     ax: Axes | None = None,
 ) -> Figure:
-    """Mean loss in each bin of ``lam``, with two standard errors, and the exact loss drawn over it.
+    """Mean loss in bins of ``lam``, with two standard errors, and the exact loss drawn over it.
 
-    ``lam`` and ``loss`` are one number an example, (N,); with ``bins=None`` they are binned already.
-    ``theory`` is a function ``lam -> loss`` (float64 tensors) or a pair of arrays.
+    ``lam`` and ``loss`` (N,) have a number for each example or, with ``bins=None``, for each bin. ``theory`` is a
+    function ``lam -> loss`` (float64 tensors) or a pair of arrays.
     """
     ax = ax or panels()[1]
     lam, loss = array(lam), array(loss)
     if bins is not None:
         lam, loss, error = _binned(lam, loss, bins)
-        floor = loss.min() / 3 if log else 0  # what a log axis can show of an interval that reaches below 0
+        floor = loss.min() / 3 if log else 0  # a log axis cannot show values below 0
         ax.fill_between(
             lam, np.maximum(loss - 2 * error, floor), loss + 2 * error, color=PALETTE["model"], alpha=0.2, linewidth=0
         )
@@ -164,7 +164,7 @@ def curves(
 ) -> Figure:
     """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values.
 
-    A curve ``(x, y, low, high)`` has its interval drawn as a band, and dots where it was measured.
+    A curve ``(x, y, low, high)`` has a band for its interval and a dot for each measurement.
     """
     ax = ax or panels()[1]
     colour, ends, words = colours(lines, roles), [], []
@@ -193,7 +193,7 @@ def curves(
 
 
 def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[float]) -> list[tuple]:
-    """Grey lines of each slope from the worst first error; those that reach the right edge are named there."""
+    """Draw a grey line of each slope from above the largest error; return the labels of lines at the right edge."""
     low, high = min(e.min() for e in errors), max(e.max() for e in errors)
     ax.set_xlim(n[0] / 1.12, n[-1] * 1.12)
     ax.set_ylim(low / 2.5, high * 2.5)
@@ -215,9 +215,9 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
 
 
 def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean lam, mean loss and its standard error in bins of equal width, but for those that hold next to nothing."""
+    """Mean lam, mean loss and its standard error in bins of equal width; nearly empty bins are left out."""
     if not np.isfinite(lam).all() or len(lam) < 2:
-        raise ValueError("bins need at least two examples, and finite lam: clean data and pure noise have none")
+        raise ValueError("bins need at least two examples and finite lam; clean data and pure noise have infinite lam")
     edges = np.linspace(lam.min(), lam.max(), bins + 1)
     place = np.clip(np.digitize(lam, edges) - 1, 0, bins - 1)
     least = max(2, len(lam) // (20 * bins))
@@ -229,7 +229,7 @@ def _binned(lam: np.ndarray, loss: np.ndarray, bins: int) -> tuple[np.ndarray, n
 
 
 def _count_axis(ax: Axes, counts: np.ndarray) -> None:
-    """Tick a log axis at the counts that were measured, thinned until their labels stand apart."""
+    """Put the ticks of a log axis at the measured counts, thinned until their labels do not overlap."""
     kept = []
     for count in counts:
         if not kept or count >= 1.4 * kept[-1]:

@@ -1,4 +1,4 @@
-"""Crowds of samples: sets of points beside each other, a field of arrows over a density, paths through time."""
+"""Many samples at once: point sets side by side, a score field over a density, and trajectories over time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from survey_lib.lab.plots.planes import LogProb, density2d, scatter2d
 from survey_lib.lab.plots.style import PALETTE, Figure, describe, finish, panels, styled
 
 _ROWS = 241  # values of x at which a density over time is drawn
-_LEVELS = [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]  # shades: a picture of few colours is small
+_LEVELS = [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]  # shades: an image of few colours is small
 
 
 @styled
 def scatters(sets: Mapping[str, Tensor], *, density: LogProb | None = None, limits: float = 2.0) -> Figure:
-    """A panel for each named set of points (N, 2), all over one density and on the same axes (see `scatter2d`)."""
+    """A panel for each named set of points (N, 2), with the same density and axes (see `scatter2d`)."""
     figure, axes = panels(len(sets), width=7.2, height=7.2 / len(sets) + 0.45, sharey=True, squeeze=False)
     for ax, (name, points) in zip(axes[0], sets.items(), strict=True):
         scatter2d(points, density=density, limits=limits, title=name, ax=ax)
@@ -29,7 +29,7 @@ def scatters(sets: Mapping[str, Tensor], *, density: LogProb | None = None, limi
 
 @styled
 def field2d(log_prob: LogProb, score: Callable[[Tensor], Tensor], *, scale: float, limits: float = 2.0) -> Figure:
-    """A density in the plane and its score, ``scale * score(x)`` an arrow a place; long arrows are shortened."""
+    """A density in the plane and its score, as arrows ``scale * score(x)``; long arrows are shortened."""
     figure, ax = panels(width=3.5, height=3.6)
     density2d(log_prob, limits=limits, ax=ax)
     side = torch.linspace(-0.9 * limits, 0.9 * limits, 14, dtype=torch.float64)
@@ -53,9 +53,10 @@ def paths(
     limits: tuple[float, float] = (-2.4, 2.4),
     count: int = 12,
 ) -> Figure:
-    """Paths on a line, states (T, N) or (T, N, 1) at falling ``times`` (T,), a panel a view, from noise to data.
+    """Trajectories in one dimension, from noise to data, in a panel for each view.
 
-    ``density(x, t)`` (M,) -> (M,) shades the background, each time relative to its highest value.
+    ``views`` are named states (T, N) or (T, N, 1) at falling ``times`` (T,). ``density(x, t)`` (M,) -> (M,) shades the
+    background, relative to its maximum at each time.
     """
     root = array(times) ** 0.5
     x = torch.linspace(*limits, _ROWS, dtype=torch.float64)

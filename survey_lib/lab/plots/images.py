@@ -1,4 +1,4 @@
-"""Pictures of pictures: contact sheets at whole-number scale, every source pixel a square of equal ones."""
+"""Contact sheets of images at whole-number scale: every source pixel becomes a square of equal pixels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from survey_lib.lab.plots.style import PIXELS_PER_INCH, SHARPNESS, Figure, descr
 
 GUTTER = 3  # page pixels between images
 GROUP_GAP = 12  # page pixels between groups of rows
-PAGE = 720, 640  # page pixels that a sheet fills at most, where its images are small enough
-LARGEST = 104  # page pixels of an image at most, unless a scale is asked for
+PAGE = 720, 640  # largest sheet in page pixels, if its images are small enough
+LARGEST = 104  # largest side of an image in page pixels, unless a scale is given
 
 
 @styled
@@ -33,11 +33,11 @@ def sheet(
     rows: Sequence[str] | None = None,
     group: int | None = None,
 ) -> Figure:
-    """Contact sheet of images (N, C, H, W), uint8 or float in [-1, 1], C 1 or 3; row by row.
+    """Contact sheet of images (N, C, H, W), uint8 or float in [-1, 1], with 1 or 3 channels, row by row.
 
-    ``titles`` head the columns (one a column) or each image (one an image); ``rows`` name the rows;
-    after every ``group`` rows stands a wider gap. ``scale`` is the side of a source pixel in page pixels:
-    a whole number, or 1 / `SHARPNESS` for pictures made for dense screens, as `Figure.pixels` are.
+    ``titles`` has a title for each column or for each image, ``rows`` a name for each row; a wider gap follows every
+    ``group`` rows. ``scale`` is the side of a source pixel in page pixels: a whole number, or 1 / `SHARPNESS` for
+    images made for dense screens, such as `Figure.pixels`.
     """
     images = as_bytes(images)
     count = len(images)
@@ -71,10 +71,10 @@ def steps_sheet(
     names: tuple[str, str] = (r"$x_t$", r"$\hat{x}_0$"),
     scale: int | None = None,
 ) -> Figure:
-    """What the denoiser saw and what it answered: a column a time, two rows an example.
+    """Inputs and predictions of a denoiser: a column for each time, two rows for each example.
 
-    ``inputs`` and ``predictions`` are (T, N, C, H, W), or (T, C, H, W) for one example; `Recorder.pick`
-    gives them. With a ``schedule`` the columns carry lam too, and inputs are shown at unit scale (`unit`).
+    ``inputs`` and ``predictions`` are (T, N, C, H, W), or (T, C, H, W) for one example, as from `Recorder.pick`. With a
+    ``schedule``, titles include lam and inputs are shown at unit scale (`unit`).
     """
     if inputs.ndim == 4:
         inputs, predictions = inputs[:, None], predictions[:, None]
@@ -107,9 +107,9 @@ def forward_strip(
     *,
     scale: int | None = None,
 ) -> Figure:
-    """The forward process: ``x_t ~ q(x_t | x0)`` at each time, a row an image of ``x0`` (N, C, H, W).
+    """The forward process ``x_t ~ q(x_t | x0)``: a column for each time, a row for each image of ``x0`` (N, C, H, W).
 
-    Every column starts from the same state of the generator, so that one noise is seen to grow.
+    All columns start from the same state of the generator, and so have the same noise.
     """
     schedule = getattr(corruption, "schedule", None)
     noisy = same_noise(corruption, x0, times, generator)
@@ -125,7 +125,7 @@ def forward_strip(
 
 
 class Recorder:
-    """A sampler's callback that remembers ``keep`` examples of every step: what went in, what came back."""
+    """A sampler callback that records the denoiser's input and prediction at every step, for ``keep`` examples."""
 
     def __init__(self, keep: int = 4):
         self.keep = keep
@@ -139,7 +139,7 @@ class Recorder:
         self.predictions.append(x0[: self.keep].detach().cpu().clone())
 
     def pick(self, steps: int = 5) -> tuple[list[float], Tensor, Tensor]:
-        """``times, inputs, predictions`` of ``steps`` moments, evenly from the first to the last."""
+        """``times, inputs, predictions`` at ``steps`` recorded steps, evenly spaced from the first to the last."""
         if not self.times:
             raise RuntimeError("nothing recorded yet: pass the recorder as callback= to a sampler first")
         index = sorted({round(i) for i in np.linspace(0, len(self.times) - 1, steps)})
@@ -151,7 +151,7 @@ class Recorder:
 def same_noise(
     corruption: Corruption, x0: Tensor, times: Sequence[float] | Tensor, generator: torch.Generator
 ) -> list[Tensor]:
-    """``x_t ~ q(x_t | x0)`` at each time, every one drawn from the same state of the generator."""
+    """``x_t ~ q(x_t | x0)`` at each time, all drawn from the same state of the generator."""
     state = generator.get_state()
     noisy = []
     for t in times:
@@ -161,7 +161,7 @@ def same_noise(
 
 
 def unit(x_t: Tensor, t: float | Tensor, schedule: Schedule | None) -> Tensor:
-    """``x_t / sqrt(alpha^2 + sigma^2)``: fit to be seen whatever the schedule; unchanged without one."""
+    """``x_t / sqrt(alpha^2 + sigma^2)``, which has unit scale under any schedule; ``x_t`` without a schedule."""
     if schedule is None:
         return x_t
     alpha, sigma = schedule.scales(t)
@@ -169,7 +169,7 @@ def unit(x_t: Tensor, t: float | Tensor, schedule: Schedule | None) -> Tensor:
 
 
 def time_titles(times: Sequence[float] | Tensor, schedule: Schedule | None) -> list[str]:
-    """``t = …`` for every time, and ``λ = …`` below it where there is a schedule."""
+    """A title ``t = …`` for every time, with ``λ = …`` below it if there is a schedule."""
     titles = [f"t = {number(t, 2)}" for t in times]
     if schedule is None:
         return titles
@@ -179,9 +179,9 @@ def time_titles(times: Sequence[float] | Tensor, schedule: Schedule | None) -> l
 
 
 def collage(pictures: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
-    """Finished pictures, (height, width, 3) bytes for dense screens, beside each other with their names.
+    """Finished images, (height, width, 3) bytes for dense screens, side by side with their names.
 
-    Those wider than half a page are shown at half their size, two in a row.
+    Images wider than half a page are shown at half their size, two in a row.
     """
     high, wide = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     padded = [np.pad(p, ((0, high - len(p)), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
@@ -194,7 +194,7 @@ def collage(pictures: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Images as uint8 (N, C, H, W) on the CPU, or one clear sentence."""
+    """Convert images to uint8 (N, C, H, W) on the CPU. Raises ValueError unless N >= 1 and C is 1 or 3."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images are a tensor (N, C, H, W) with 1 or 3 channels and N at least 1; got {got}")
@@ -205,10 +205,10 @@ def as_bytes(images: Tensor) -> Tensor:
 def mosaic(
     images: Tensor, columns: int, scale: float, *, group: int | None = None, above: int = 0
 ) -> tuple[np.ndarray, list[int]]:
-    """uint8 images (N, C, H, W) side by side on white, (height, width, 3), and the top of every row.
+    """Arrange uint8 images (N, C, H, W) on white: the result (height, width, 3), and the top of every row.
 
-    A source pixel becomes ``scale * SHARPNESS`` pixels squared; ``above`` is room over each row for its titles.
-    Lengths other than those of the returned array are in page pixels.
+    A source pixel becomes a square of side ``scale * SHARPNESS``; ``above`` is space for titles above each row. All
+    lengths except the shape of the result are in page pixels.
     """
     height, width = (int(side * scale) for side in images.shape[-2:])
     times, tops = int(scale * SHARPNESS), []
@@ -225,7 +225,7 @@ def mosaic(
 
 
 def _columns(count: int) -> int:
-    """One row up to 10; else the divisor that makes a sheet about twice as wide as high, where there is one."""
+    """One row up to 10 images; else about twice as wide as high, with full rows if possible."""
     if count <= 10:
         return count
     ideal = (2 * count) ** 0.5
@@ -242,7 +242,7 @@ def _frame(
     grid: np.ndarray, tops: list[int], columns: int, cell: int, tall: int,
     titles: Sequence[str] | None, rows: Sequence[str] | None,
 ) -> Canvas:  # fmt: skip
-    """Lay the grid on a figure of exactly its size, with room for the labels. Lengths in page pixels."""
+    """Place the grid in a figure of exactly its size, with space for the labels; lengths in page pixels."""
     high, wide = grid.shape[0] // SHARPNESS, grid.shape[1] // SHARPNESS
     heads = titles is not None and len(titles) == columns
     left = 14 + max((_extent(row)[0] for row in rows), default=0) if rows else 0

@@ -1,4 +1,4 @@
-"""Words and numbers on figures: readable, beside what they name, never over each other."""
+"""Text on figures: number formats, readable colours, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number as prose writes it: ``digits`` significant digits, no trailing zeros, thousands with commas."""
+    """Format a number for prose: ``digits`` significant digits, no trailing zeros, thousands with commas."""
     value = float(value)
     if not np.isfinite(value):
         return "not a number" if np.isnan(value) else ("infinity" if value > 0 else "minus infinity")
@@ -30,7 +30,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def plain_log(axis: Axis) -> None:
-    """Tick a log axis at 1, 2 and 5 in each decade where it spans few, with plain numbers."""
+    """Label a log axis with plain numbers, at 1, 2 and 5 in each decade if it spans few decades."""
     low, high = axis.get_view_interval()
     few = high / max(low, 1e-300) < 2000
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
@@ -39,19 +39,19 @@ def plain_log(axis: Axis) -> None:
 
 
 def array(values: ArrayLike | Tensor) -> np.ndarray:
-    """Numbers from anywhere as float64."""
+    """Convert numbers, or a tensor on any device, to a float64 array."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().double().numpy()
     return np.asarray(values, dtype=float)
 
 
 def capital(text: str) -> str:
-    """The text as the start of a sentence."""
+    """Capitalise the first letter."""
     return text[:1].upper() + text[1:]
 
 
 def ink(colour: str) -> str:
-    """The colour, darkened until text in it can be read on white (contrast 4.5 : 1, WCAG 2.1)."""
+    """Darken a colour until text in it is readable on white (contrast 4.5 : 1, WCAG 2.1)."""
     rgb = np.array(to_rgb(colour))
 
     def luminance(c: np.ndarray) -> float:
@@ -64,14 +64,14 @@ def ink(colour: str) -> str:
 
 
 def halo(width: float = 2.5) -> list:
-    """A white rim that keeps text readable over lines."""
+    """A white outline that keeps text readable over lines."""
     return [withStroke(linewidth=width, foreground="white")]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """The positions nearest to those wanted (least squares) that keep their order and ``gap`` between neighbours.
+    """Positions nearest to ``wanted`` (least squares), in the same order and at least ``gap`` apart.
 
-    All lie between ``low`` and ``high`` where there is room for them.
+    All positions lie between ``low`` and ``high`` if there is room for them.
     """
     wanted = np.asarray(wanted, dtype=float)
     order = np.argsort(wanted, kind="stable")
@@ -89,7 +89,7 @@ def spread(wanted: Sequence[float], gap: float, low: float = -np.inf, high: floa
 
 
 def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write ``(x, y, text, colour)`` to the right of curve ends, nudged apart so that none overlap."""
+    """Label curve ends ``(x, y, text, colour)`` on the right, moved apart so that no labels overlap."""
     labels = []
     for x, y, text, colour in ends:
         leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3, "visible": False}
@@ -112,7 +112,7 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
 
 
 def place_labels(ax: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write ``(x, y, text, colour)`` beside points, each on the free side: off other points, texts and the frame."""
+    """Label points ``(x, y, text, colour)``, each on the side that overlaps least with points, labels and lines."""
     labels = [
         ax.annotate(text, (x, y), (8, 0), textcoords="offset points", color=ink(colour), path_effects=halo())
         for x, y, text, colour in points
@@ -136,7 +136,7 @@ def place_labels(ax: Axes, points: Sequence[tuple[float, float, str, str]]) -> N
 
 
 def _lay_out(ax: Axes) -> None:
-    """Give the axes the place that they will have when drawn, around the labels that they have now."""
+    """Run the layout of the figure, so that the axes have the position in which they will be drawn."""
     engine = ax.figure.get_layout_engine()
     if engine is None:
         ax.figure.draw_without_rendering()
@@ -164,6 +164,6 @@ _SIDES = (
 
 
 def _shared(box: Bbox, other: Bbox) -> float:
-    """The part of ``box`` that lies in ``other``, 0 to 1."""
+    """Fraction of the area of ``box`` that lies in ``other``."""
     both = Bbox.intersection(box, other)
     return 0.0 if both is None else both.width * both.height / (box.width * box.height)

@@ -1,4 +1,4 @@
-"""Two dimensions: points, densities and the paths of samples between them, on fixed axes of equal units."""
+"""Plots in the plane: points, densities and trajectories of samples, on fixed axes of equal units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from survey_lib.lab.plots.labels import halo, ink, number
 from survey_lib.lab.plots.style import PALETTE, Figure, colours, describe, finish, panels, styled
 
 LogProb = Callable[[Tensor], Tensor]  #: (M, 2) float64 -> (M,)
-_MESH = 161  # points a side: finer than a contour's line is wide
+_MESH = 161  # points on each side: finer than the width of a contour line
 _LEVELS = (0.5, 0.8, 0.95, 0.99)  # the probability inside each contour
 _SHADES = LinearSegmentedColormap.from_list("mass", ["#FFFFFF", "#C9DCEA", "#7FAFD0"])
 
@@ -32,9 +32,10 @@ def scatter2d(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Points (N, 2), or several named sets, over the density of a ``log_prob`` where one is given.
+    """Points (N, 2), or several named sets of points, over the density of a ``log_prob`` if it is given.
 
-    ``limits`` is half the side of a square around 0, or ``(left, right, bottom, top)``; without it the data decide.
+    ``limits`` is half the side of a square around 0, or ``(left, right, bottom, top)``; by default the axes fit the
+    points.
     """
     sets = dict(points) if isinstance(points, Mapping) else {"": points}
     ax = ax or panels(width=4.6, height=4.6)[1]
@@ -66,7 +67,7 @@ def density2d(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """The density of a ``log_prob`` (M, 2) -> (M,); contours hold 50, 80, 95 and 99 % of its mass in the frame."""
+    """Density of a ``log_prob`` (M, 2) -> (M,); contours hold 50, 80, 95 and 99 % of its mass in the frame."""
     ax = ax or panels(width=4.6, height=4.6)[1]
     limits = _limits(limits, None)
     mesh, mass = _draw_density(ax, log_prob, limits)
@@ -85,10 +86,10 @@ def trajectories(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """The paths (T, N, 2) of N samples from their start (ring) to their end (dot), over a density.
+    """Trajectories (T, N, 2) of N samples from their start (ring) to their end (dot), over a density if it is given.
 
-    ``paths`` may be the list that `Recorder.inputs` holds. The axes are fixed by ``limits`` (see `scatter2d`),
-    else by all that the paths visit.
+    ``paths`` may be the list `Recorder.inputs`. The axes are fixed by ``limits`` (see `scatter2d`); by default they fit
+    the trajectories.
     """
     paths = (torch.stack(list(paths)) if not isinstance(paths, Tensor) else paths).detach().cpu().double()
     if paths.ndim != 3 or paths.shape[-1] != 2:
@@ -119,9 +120,9 @@ def forward_scatter(
     *,
     limits: float | tuple[float, float, float, float] = 3.0,
 ) -> Figure:
-    """The forward process on points (N, 2): a panel a time, all with the same axes and the same noise.
+    """The forward process on points (N, 2): a panel for each time, with the same axes and the same noise.
 
-    Points are shown at unit scale, ``x_t / sqrt(alpha^2 + sigma^2)``, so that every schedule fits.
+    Points are shown at unit scale, ``x_t / sqrt(alpha^2 + sigma^2)``, to fit the axes under any schedule.
     """
     schedule = getattr(corruption, "schedule", None)
     figure, axes = panels(len(times), width=8.6, height=8.6 / len(times) + 0.75, squeeze=False)
@@ -139,7 +140,7 @@ def forward_scatter(
 
 
 def _draw_density(ax: Axes, log_prob: LogProb, limits: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Shade the regions that hold given parts of the mass; the mesh (y, x, 2) and the mass of its cells."""
+    """Shade the regions that hold `_LEVELS` of the mass; return the mesh (y, x, 2) and the mass of its cells."""
     x, y = (np.linspace(low, high, _MESH) for low, high in (limits[:2], limits[2:]))
     mesh = np.stack(np.meshgrid(x, y), -1)
     with torch.no_grad():
@@ -161,7 +162,7 @@ def _mean(mesh: np.ndarray, mass: np.ndarray) -> np.ndarray:
 
 
 def _limits(limits: float | tuple | None, points: Tensor | None) -> tuple[float, float, float, float]:
-    """Four limits of a square frame, wide enough for the points where none are given."""
+    """Four limits of the frame; without ``limits``, a square that fits the points."""
     if limits is None:
         low, high = points.amin(0), points.amax(0)
         middle, half = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0

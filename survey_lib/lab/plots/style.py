@@ -1,7 +1,7 @@
 """One style for every figure: few colours, each with a role; light grids; direct labels; alt text.
 
-A plotting function takes data and returns a `Figure`: a matplotlib figure with one sentence of alt
-text computed from that data. Nothing here touches pyplot: no figure stays open, nothing is shown twice.
+A plotting function takes data and returns a `Figure`: a matplotlib figure with one sentence of alt text computed from
+that data. pyplot is not used, so that no figure stays open or is shown twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from survey_lib.lab.runtime import Run, write_atomically
 
-#: What a colour stands for: Okabe and Ito's set, which colour-blind readers tell apart.
+#: Colours by role: Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = MappingProxyType(
     {
         "data": "#0072B2",
@@ -43,7 +43,7 @@ PALETTE = MappingProxyType(
 #: The colours of curves without a role, in order.
 CYCLE = tuple(PALETTE[role] for role in ("data", "model", "peer", "accent", "extra", "sky", "noise", "theory"))
 PIXELS_PER_INCH = 100  # as a page shows the figure
-SHARPNESS = 2  # pixels of the PNG for one of the page: sharp on dense screens, an exact half on others
+SHARPNESS = 2  # PNG pixels for each page pixel: sharp on dense screens, an exact half on others
 
 STYLE = MappingProxyType(
     {
@@ -93,9 +93,9 @@ _note = ""
 
 
 def use(run: Run | None = None) -> None:
-    """Give the reader's own matplotlib figures this style too, and mark every figure of a smoke run.
+    """Apply this style to the reader's own matplotlib figures, and mark every figure of a smoke run.
 
-    ``run.note`` is what the figures made from here on have to confess; `use()` without a run ends that.
+    Figures made after this call carry ``run.note``; `use()` without a run removes it.
     """
     global _note
     matplotlib.rcParams.update(STYLE)
@@ -103,10 +103,10 @@ def use(run: Run | None = None) -> None:
 
 
 def styled(draw: Callable) -> Callable:
-    """Let a function draw in this style whatever the caller's matplotlib settings are.
+    """Decorate a plotting function to use this style, whatever the caller's matplotlib settings are.
 
-    Series of results (`lab.experiments`) that hold nothing are shown as the sentence that says why, and a note on
-    results that are older than their code goes below the figure.
+    An empty series of results (`lab.experiments`) is shown as its ``stand_in``, a sentence; its ``note``, on results
+    that are older than their code, is added below the figure.
     """
 
     @functools.wraps(draw)
@@ -125,11 +125,11 @@ def styled(draw: Callable) -> Callable:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A drawn figure and the sentence that says in words what it shows.
+    """A figure and its alt text.
 
-    A notebook shows it as ``image/png``; the sentence is its ``text/plain`` and the ``alt`` of the
-    image's metadata. ``lossless`` keeps every pixel, which contact sheets need; charts are stored in
-    at most 256 colours, a third of the size.
+    A notebook shows it as ``image/png``; the alt text is its ``text/plain`` and the ``alt`` of the image's metadata.
+    ``lossless`` keeps every pixel, which contact sheets need; charts are stored in at most 256 colours, a third of the
+    size.
     """
 
     figure: Canvas
@@ -138,7 +138,7 @@ class Figure:
     note: str = field(default_factory=lambda: _note)
 
     def pixels(self) -> np.ndarray:
-        """The picture as (height, width, 3) bytes, the note of a smoke run in a strip of its own below."""
+        """The image as (height, width, 3) bytes, with the note of a smoke run in a strip below."""
         with matplotlib.rc_context(STYLE):
             self.figure.canvas.draw()
         picture = np.array(self.figure.canvas.buffer_rgba())[..., :3]
@@ -146,12 +146,12 @@ class Figure:
 
     @functools.cached_property
     def png(self) -> bytes:
-        """The picture as the bytes of a PNG file."""
+        """The image as the bytes of a PNG file."""
         return png(self.pixels(), lossless=self.lossless)
 
     @property
     def description(self) -> str:
-        """The alt text as readers get it: the sentence, and the note of a smoke run."""
+        """The alt text, followed by the note of a smoke run."""
         return f"{self.alt} ({self.note[0].upper()}{self.note[1:]}.)" if self.note else self.alt
 
     def save(self, path: str | Path) -> None:
@@ -168,24 +168,24 @@ class Figure:
 
 
 def describe(figure: Figure | Canvas, alt: str | None = None) -> Figure:
-    """Give a figure its alt text; without one, the sentences of its panels joined."""
+    """Wrap a figure with its alt text, by default the joined alt texts of its panels."""
     if isinstance(figure, Figure):
         return replace(figure, alt=alt or figure.alt)
     return Figure(figure, alt or " ".join(ax.get_label() for ax in figure.axes if ax.get_label()))
 
 
 def finish(ax: Axes, alt: str) -> Figure:
-    """End a plotting function: remember the panel's sentence, without TeX, and wrap the figure."""
+    """Store the alt text of a panel, without TeX, and wrap its figure; the last call of a plotting function."""
     ax.set_label(re.sub(r"[$\\\\{}]", "", alt))
     return describe(ax.figure)
 
 
 @styled
 def panels(columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float | None = None, **options: Any):
-    """An empty figure and its axes: one `Axes`, or an array of them, to be passed to functions as ``ax``.
+    """An empty figure and its axes: one `Axes`, or an array of `Axes`, to be passed to functions as ``ax``.
 
-    ``width`` and ``height`` are inches of 100 page pixels; ``options`` go to `Figure.subplots`. When the
-    panels are drawn, `describe` makes them one `Figure`.
+    ``width`` and ``height`` are inches of 100 page pixels; ``options`` go to `Figure.subplots`. `describe` wraps the
+    finished panels as one `Figure`.
     """
     size = (width, height or 3.9 * rows**0.9 / columns**0.25)
     figure = Canvas(size, dpi=PIXELS_PER_INCH * SHARPNESS, layout="constrained")
@@ -195,7 +195,7 @@ def panels(columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float
 
 
 def png(pixels: np.ndarray, *, lossless: bool = True) -> bytes:
-    """(height, width, 3) or (height, width) bytes as a PNG file: grey where it is grey, optionally in 256 colours."""
+    """Encode (height, width, 3) or (height, width) bytes as PNG: greyscale if possible, lossless or in 256 colours."""
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -208,7 +208,7 @@ def png(pixels: np.ndarray, *, lossless: bool = True) -> bytes:
 
 
 def colours(names: Iterable[str], roles: dict[str, str] | None = None) -> dict[str, str]:
-    """A colour for each name: the one of its role where ``roles`` has it, else the next of `CYCLE`."""
+    """A colour for each name: the colour of its role if ``roles`` has one, else the next colour of `CYCLE`."""
     roles = roles or {}
     fixed = {name: PALETTE.get(roles[name], roles[name]) for name in names if name in roles}
     free = [colour for colour in CYCLE if colour not in fixed.values()] or list(CYCLE)

@@ -1,4 +1,4 @@
-"""Categories made visible: transition matrices as maps of chances, and masks in a colour of their own."""
+"""Plots of discrete states: transition matrices as heat maps, and masked symbols and patches in blue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from survey_lib.lab.plots.style import PALETTE, Figure, describe, panels, styled
 
 @styled
 def matrices(named: Mapping[str, Tensor]) -> Figure:
-    """Transition matrices (K, K) side by side: a row a symbol one comes from, dark where one is likely to go."""
+    """Transition matrices (K, K) side by side as heat maps; rows are the symbols before the step."""
     figure, axes = panels(len(named), width=2.4 * len(named), height=2.75, squeeze=False)
     for ax, (name, matrix) in zip(axes[0], named.items(), strict=True):
         ax.imshow(matrix.cpu().numpy(), cmap="Blues", vmin=0, vmax=1)
@@ -27,13 +27,13 @@ def matrices(named: Mapping[str, Tensor]) -> Figure:
 
 
 def symbols(x: Tensor, count: int) -> Tensor:
-    """Grey levels 0 to ``count - 1`` (N, 1, H, W) as bytes in RGB; what lies beyond, the mask, is blue."""
+    """Convert grey levels 0 to ``count - 1`` (N, 1, H, W) to RGB bytes; higher values, the mask, are blue."""
     grey = (x.clamp(max=count - 1) * 255 // (count - 1)).to(torch.uint8)
     return torch.where(x >= count, _blue(), grey.expand(-1, 3, -1, -1))
 
 
 def covered(images: Tensor, hidden: Tensor) -> Tensor:
-    """Images (N, C, H, W) as bytes in RGB, with the patches that ``hidden`` (N, h, w) names covered in blue."""
+    """Convert images (N, C, H, W) to RGB bytes; the patches where ``hidden`` (N, h, w) is true are blue."""
     shown = as_bytes(images).expand(-1, 3, -1, -1)
     down, across = (side // part for side, part in zip(shown.shape[-2:], hidden.shape[-2:], strict=True))
     return torch.where(hidden[:, None].repeat_interleave(down, 2).repeat_interleave(across, 3), _blue(), shown)

@@ -1,4 +1,4 @@
-"""Small tables of numbers, their units in the caption: HTML that needs no style sheet, and the same as plain text."""
+"""Small tables of numbers with units in the caption, as HTML without a style sheet and as plain text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from survey_lib.lab.plots.labels import number
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished texts; a notebook shows ``html``, a terminal the aligned text."""
+    """A table of formatted cells, shown as ``html`` in a notebook and as aligned text in a terminal."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -24,9 +24,9 @@ class Table:
 
     @property
     def html(self) -> str:
-        """The table as HTML without colours; wider than its page it scrolls in a frame of its own.
+        """The table as HTML without colours; a table wider than its page scrolls.
 
-        The alignment stands on each cell, twice, because pages drop style sheets or styles.
+        Each cell states its alignment twice, because pages drop style sheets or styles.
         """
         sides = ["right" if numeric else "left" for numeric in self.numeric]
 
@@ -65,13 +65,13 @@ def table(
     digits: int | Mapping[str, int] = 3,
     caption: str = "",
 ) -> Table:
-    """Set rows as a table: numbers to the right, units in the caption.
+    """Format rows as a table, with numbers on the right and units in the caption.
 
     rows     : mappings of column to value, or a DataFrame; a value ``(value, low, high)`` becomes
                "value (low to high)", None and NaN become a dash, whole numbers are written out
-    units    : column to unit, as in ``{"time": "s"}``, which the caption says as "time: s"
-    digits   : significant digits, one number for all or a mapping from columns
-    caption  : what stands above the table
+    units    : column to unit, as in ``{"time": "s"}``, shown in the caption as "time: s"
+    digits   : significant digits, for all columns or by column
+    caption  : text above the table
 
     Raises ValueError for units of columns that the table lacks.
     """

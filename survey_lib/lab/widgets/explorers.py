@@ -1,7 +1,7 @@
-"""An explorer of samplers: choose one, its budget, noise and grid; see what it draws, how, and at what cost.
+"""A widget that compares samplers: choose solver, evaluations, eta and grid; see images, trajectory and cost.
 
-Like the sliders of `widgets`, one output has two faces: the controls where a kernel is live, and a figure for readers
-without one. Controls update an `Image` and an `HTML` widget through ``observe``; nothing is captured.
+Like the sliders of `widgets`, one output has two forms: controls for a live kernel, and a static figure for readers
+without a kernel. Controls update an `Image` and an `HTML` widget through ``observe``; nothing is captured.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from survey_lib.lab.plots.labels import number
 from survey_lib.lab.plots.style import SHARPNESS, describe, png
 from survey_lib.lab.widgets.sliders import WIDGET
 
-#: What the sampler with the slider ``eta`` is called.
+#: The name of the sampler with the slider ``eta``.
 WITH_ETA = "DDIM with eta"
-_BY_ETA = ("DDPM", "DDIM half noise", "DDIM")  # the methods that this slider makes
+_BY_ETA = ("DDPM", "DDIM half noise", "DDIM")  # the solvers that this slider includes
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50)
 GRIDS = MappingProxyType(
     {
@@ -44,10 +44,10 @@ _LAST = "From the top: what is drawn; then the first picture on its way: x<sub>t
 
 
 class SamplerExplorer:
-    """Controls ``sampler``, ``evaluations``, ``eta`` and ``grid`` over `draw`; ``image`` and ``caption`` follow them.
+    """Controls ``sampler``, ``evaluations``, ``eta`` and ``grid`` of `draw`, which update ``image`` and ``caption``.
 
-    ``eta`` can be moved while the sampler is the one that has it. What was drawn once is kept. ``static`` is the face
-    for readers without a kernel, `box` what holds the controls.
+    ``eta`` is enabled only for the sampler `WITH_ETA`. Results are cached. ``static`` is the figure for readers without
+    a kernel; ``box`` holds the controls.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class SamplerExplorer:
         return solvers.ancestral(eta, WITH_ETA) if name == WITH_ETA else self._methods[name]
 
     def draw(self, method: Solver, budget: int, grid: Grid | None = None) -> tuple[Tensor, Recorder, str]:
-        """Images, their trajectory, and the cost in words.
+        """Sampled images, their trajectory, and the cost in words.
 
-        Raises ValueError where the budget is too small, BudgetExceeded where an adaptive solver needs more.
+        Raises ValueError if the budget is too small, and BudgetExceeded if an adaptive solver needs more evaluations.
         """
         counted, recorder = CountCalls(self.denoiser), Recorder(keep=1)
-        watch = recorder if not method.adaptive else None  # an adaptive solver would evaluate once more for every look
+        watch = recorder if not method.adaptive else None  # an adaptive solver would evaluate once more at every step
         noise = self._noise * self.schedule.scales(method.times(self.schedule, budget, grid)[0])[1]
         began = time.perf_counter()
         drawn = method(
@@ -147,7 +147,7 @@ class SamplerExplorer:
         return png(mosaic(torch.cat(rows), len(drawn), self.scale)[0])
 
     def _side_by_side(self, budgets: Sequence[int] = (5, 10)):
-        """Five samplers at two budgets, from one noise."""
+        """Five samplers at two budgets, from the same noise."""
         names = ("DDPM", "DDIM", "Heun", "2M", "UniPC-2")
         rows, labels, costs = [], [], []
         for budget in budgets:

@@ -1,8 +1,8 @@
-"""Sliders that show pictures, and the same pictures side by side for readers without a kernel.
+"""Sliders over images, with a static figure of the same images for readers without a kernel.
 
-A widget here is one notebook output with two faces: front ends that have a live kernel show the slider,
-all others (a page on the web, an exported HTML file) show the static figure, which is stored as an image.
-Moving the slider updates an `Image` and an `HTML` widget through ``observe``; nothing is captured.
+A widget is one notebook output with two forms: front ends with a live kernel show the slider, all others (a page on the
+web, an exported HTML file) the static figure, which is stored as an image. Moving the slider updates an `Image` and an
+`HTML` widget through ``observe``; nothing is captured.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from survey_lib.lab.plots.labels import number
 from survey_lib.lab.plots.style import SHARPNESS, Figure, describe, png
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_WIDEST = 720  # page pixels of a frame
+_WIDEST = 720  # largest width of a frame in page pixels
 
 
 class Slider:
-    """A slider over ``values`` that shows ``frame(index)``: PNG bytes and one line of HTML below the picture.
+    """A slider over ``values`` that shows ``frame(index)``: PNG bytes and one line of HTML below the image.
 
-    Frames are rendered when they are first looked at and then kept. ``static`` is what readers without a
-    kernel see; ``slider``, ``image`` and ``caption`` are the live parts, `box` what holds them.
+    Frames are rendered when they are first shown, and cached. ``static`` is the figure for readers without a kernel;
+    ``box`` holds the live widgets ``slider``, ``image`` and ``caption``.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Slider:
             description=label,
             continuous_update=True,
             layout={"width": "420px"},
-            style={"description_width": "initial"},  # as wide as the words: long labels are not cut off
+            style={"description_width": "initial"},  # as wide as the text: long labels are not cut off
         )
         self.image = ipywidgets.Image(format="png")
         self.caption = ipywidgets.HTML()
@@ -90,9 +90,9 @@ def image_slider(
 ) -> Slider:
     """A slider over ``values`` that shows what ``render(value)`` returns.
 
-    That is images (N, C, H, W), uint8 or in [-1, 1], drawn at whole-number ``scale`` in ``columns`` (fast); or
-    a `Figure` (slower). ``caption`` gives one line of HTML to a value. The static figure shows ``shown`` of
-    the values, evenly chosen.
+    ``render`` returns images (N, C, H, W), uint8 or in [-1, 1], shown at whole-number ``scale`` in ``columns`` (fast),
+    or a `Figure` (slower). ``caption(value)`` is one line of HTML. The static figure shows ``shown`` evenly spaced
+    values.
     """
 
     def frame(index: int) -> tuple[bytes, str]:
@@ -123,10 +123,10 @@ def time_slider(
     scale: int = 3,
     shown: int = 5,
 ) -> Slider:
-    """A slider over t: what the corruption leaves of ``x0`` (N, C, H, W), and what the denoiser answers.
+    """A slider over t: corrupted images ``x_t`` of ``x0`` (N, C, H, W), and the denoiser's predictions.
 
-    Three rows, an image a column: clean data, ``x_t`` (at unit scale), and the answer. The noise is the same
-    at every t. Without ``times``, 21 from 0.01 to 1. The static figure is a `steps_sheet`.
+    Three rows, with a column for each image: clean data, ``x_t`` (at unit scale), and the prediction. The noise is the
+    same at every t. By default there are 21 times from 0.01 to 1. The static figure is a `steps_sheet`.
     """
     times = torch.as_tensor(np.linspace(0.01, 1, 21) if times is None else times, dtype=torch.float64)
     schedule = getattr(corruption, "schedule", None)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 00: the sampling loop, the part that a study changes, and the steps that a budget allows."""
+"""Exercises of lesson 00: the sampling loop, the part that a study changes, and the steps within a budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _loop(denoiser, corruption, x, times, generator):
 
 
 class _Trace:
-    """A corruption and a denoiser of plain numbers that record the times of their calls."""
+    """A corruption and a denoiser on plain numbers that record the times of their calls."""
 
     def __init__(self):
         self.asked, self.steps = [], []
@@ -58,7 +58,7 @@ def _steps(answer, p):
 
 
 def _by_hand(p):
-    """Every step of `_Trace` is ``x -> factor x + shift``."""
+    """The exact result: every step of `_Trace` is ``x -> factor x + shift``."""
     x = p.x
     for t, s in pairwise(p.times.tolist()):
         x = x * (1 + s / t) / 2 + t - s

@@ -240,7 +240,7 @@ def _sampled(answer, p, eta, denoiser=None, salt=0):
 
 
 def _watched(answer, p):
-    """The result at eta = 1, and the predictions made on the way."""
+    """The result at eta = 1, and the predictions of all steps."""
     predictions = []
 
     def denoiser(x, t, cond=None):
@@ -251,7 +251,7 @@ def _watched(answer, p):
 
 
 def _leftover(answer, p):
-    """The root mean square between the result and the last prediction."""
+    """Root mean square difference between the result and the last prediction."""
     result, predictions = _watched(answer, p)
     return (result - predictions[-1]).square().mean().sqrt()
 
@@ -262,7 +262,7 @@ def _moments(answer, p, eta):
 
 
 def _exact_moments(p, eta) -> Tensor:
-    """Mean and standard deviation, carried along: with a Gaussian target every step is affine in the state."""
+    """Exact mean and standard deviation: with a Gaussian target every step is affine in the state."""
     centre, variance = p.x.mean(), p.x.var()
     for t, s in pairwise(p.times):
         (at, st), (as_, ss) = p.schedule.scales(t), p.schedule.scales(s)

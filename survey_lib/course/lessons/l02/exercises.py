@@ -128,7 +128,7 @@ def _macs_problem(generator):
 
 
 def _counted(layers, images: int) -> int:
-    """The same from outside: run the layers and let torch count, which counts two operations a MAC."""
+    """The cost by torch, which runs the layers and counts two operations for each MAC."""
     with FlopCounterMode(display=False) as counter:
         for c in layers:
             x = torch.zeros(images, c.inputs, c.size, c.size)
@@ -220,7 +220,7 @@ def _floor_problem(generator):
 
 
 def _run(answer, p, salt=0):
-    """The two sets that the answer compares, by the numbers of their images, and its result."""
+    """The two sets that the answer compares, as the numbers of their images, and its result."""
     sides = [torch.empty(0), torch.empty(0)]
 
     def distance(a, b):

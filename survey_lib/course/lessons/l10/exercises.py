@@ -12,7 +12,7 @@ from survey_lib.core.schedules import vp_cosine
 from survey_lib.course.exercises.framework import Exercise, Mistake, Property, uniform
 from survey_lib.design.guidance import ExactLabels
 
-ANY = -1  # the label by which an exact distribution knows no label
+ANY = -1  # the label of the unconditional distribution
 
 # --- A: the classifier-free formula -------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ def _guide(towards, away, scale):
 
 
 def _lines_problem(generator):
-    """Two normal distributions of one width. The guided answer is that of a third, on the line through both means."""
+    """Two normal distributions of equal width; guidance gives the prediction of a third, on the line of the means."""
     means = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     return SimpleNamespace(
         schedule=vp_cosine(), law=GaussianMixture(means, scales=0.4, labels=torch.arange(2)), means=means,
@@ -131,7 +131,7 @@ def _expected(p, where: str) -> Tensor:
 
 
 def _evaluations(answer, p) -> Tensor:
-    """Evaluations of the denoiser per sample, at each of the times."""
+    """Evaluations of the denoiser for each sample, at each time."""
     seen = []
 
     def counted(x_t, t, cond=None):
@@ -226,7 +226,7 @@ def _pushed(answer, p, scale: float, rows: slice = slice(None)) -> Tensor:
 
 
 def _by_two_denoisers(p, scale: float) -> Tensor:
-    """By Bayes' rule the classifier's gradient is the difference of two denoisers, up to a factor."""
+    """The guided prediction by Bayes' rule: the classifier's gradient is a difference of two denoisers."""
     return torch.lerp(p.denoiser(p.x_t, p.t), p.denoiser(p.x_t, p.t, p.cond), scale)
 
 

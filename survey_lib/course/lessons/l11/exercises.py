@@ -1,4 +1,4 @@
-"""Exercises of lesson 11: noise by a chain of matrices, a step back by Bayes, and decoding the surest places first."""
+"""Exercises of lesson 11: corruption by a chain of matrices, a reverse step by Bayes, and confidence decoding."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
 _STATES, _STEPS, _DRAWS = 4, 3, 8000
 
-#: The favourite next state of each state, in three steps: cycles of three, which do not commute.
+#: The preferred next state of each state, in three steps: cycles of three, which do not commute.
 _FAVOURITES = ((1, 2, 0, 3), (0, 2, 3, 1), (3, 1, 0, 2))
 
 
 def _matrix(generator: torch.Generator, step: int) -> Tensor:
-    """A random transition matrix, far from symmetric: each state likes to stay, and has a favourite of its own."""
+    """A random transition matrix, far from symmetric: each state has a preferred next state."""
     weights = torch.rand(_STATES, _STATES, generator=generator, dtype=torch.float64) ** 2 + 0.05
     eye = torch.eye(_STATES, dtype=torch.float64)
     weights = weights + eye + 3 * eye[list(_FAVOURITES[step])]
@@ -53,7 +53,7 @@ def _repeats(answer, p):
 
 
 def _frequencies(answer, p, t: int) -> Tensor:
-    """The fraction of each state (row) that became each other (column)."""
+    """The fraction of each state (row) that became each state (column)."""
     x0 = torch.arange(_STATES).repeat_interleave(_DRAWS)
     x_t = torch.as_tensor(_corrupted(answer, p, x0, t)).long()
     return one_hot(x_t, _STATES).double().reshape(_STATES, _DRAWS, _STATES).mean(1)
@@ -124,7 +124,7 @@ def _posterior_problem(generator):
     """Two chains of two steps, as the tables ``p(x0, x_s, x_t)`` of all triples and the matrices of their steps."""
     law = torch.rand(_STATES, generator=generator, dtype=torch.float64) + 0.1
     first, second = _matrix(generator, 0), _matrix(generator, 1)
-    hidden = torch.eye(_STATES + 1, dtype=torch.float64) * 0.6  # symbols that a mask, the last state, swallows
+    hidden = torch.eye(_STATES + 1, dtype=torch.float64) * 0.6  # an absorbing chain: the last state is the mask
     hidden[:, -1] += 0.4
     masked_law = torch.cat([law, torch.zeros(1, dtype=torch.float64)])
     return {"plain": _chain(law / law.sum(), first, second), "masked": _chain(masked_law / law.sum(), hidden, hidden)}
@@ -140,7 +140,7 @@ def _normalised(table: Tensor) -> Tensor:
 
 
 def _with_truth(answer, p, name: str) -> Tensor:
-    """The answer for each x_t (row), given the true ``p(x0 | x_t)``."""
+    """The answer for each x_t (row) with the exact ``p(x0 | x_t)``."""
     chain = p[name]
     return torch.as_tensor(answer(chain.states, _normalised(chain.joint.sum(1).T), *chain.matrices))
 
@@ -151,7 +151,7 @@ def _true_step(p, name: str) -> Tensor:
 
 
 def _if_known(answer, p) -> Tensor:
-    """``q(x_s | x_t, x0)`` for every x0 (first axis), asked with certainty."""
+    """``q(x_s | x_t, x0)`` for every x0 (first axis): the answer if x0 is predicted with certainty."""
     chain, certain = p["plain"], torch.eye(_STATES, dtype=torch.float64)
     guesses = [row.expand_as(certain) for row in certain]
     return torch.stack([torch.as_tensor(answer(chain.states, guess, *chain.matrices)) for guess in guesses])
@@ -229,14 +229,14 @@ def _decode(denoiser, x, mask, counts, generator):
 
 
 def _decode_problem(generator):
-    """A distribution whose places depend on each other; one place is surer than another whatever is known."""
+    """A distribution of dependent places; one place is more certain than another in every context."""
     flip = 0.08 + 0.08 * torch.rand(2, generator=generator, dtype=torch.float64)
     lean = 0.62 + 0.06 * torch.rand((), generator=generator, dtype=torch.float64)
     order = torch.randperm(_PLACES, generator=generator)
     first = torch.stack([1 - lean, lean])
     second, third = (torch.stack([torch.stack([1 - one, one]), torch.stack([one, 1 - one])]) for one in flip)
     table = torch.einsum("i,ij,ik->ijk", first, second, third).permute(*order.tolist()).contiguous()
-    contexts = torch.cartesian_prod(*[torch.arange(_SYMBOLS + 1)] * _PLACES)  # all that may be known, once
+    contexts = torch.cartesian_prod(*[torch.arange(_SYMBOLS + 1)] * _PLACES)  # every context once
     denoiser = CategoricalTable(pad(table, (0, 1) * _PLACES)).denoiser(absorbing(_SYMBOLS))
     exact = denoiser(contexts, torch.tensor(0.5))[..., :_MASK].unflatten(0, (_SYMBOLS + 1,) * _PLACES)
     seed = int(torch.randint(2**31, (), generator=generator))
@@ -244,7 +244,7 @@ def _decode_problem(generator):
 
 
 def _logits(p, x: Tensor) -> Tensor:
-    """The exact answers, with a mask among the symbols that is half believed in, as by a network."""
+    """Exact predictions as logits, with a high probability for the mask, as a network might have."""
     known = p.chances(x).clamp_min(1e-12).log() - 1.7  # logits are free up to a constant
     return pad(known, (0, 1), value=-2.5)
 
@@ -262,7 +262,7 @@ def _law(answer, p, counts) -> Tensor:
 
 
 def _enumerated(p, counts, x: Tensor | None = None) -> Tensor:
-    """The distribution of decoding the surest first, by following every branch with its probability."""
+    """The exact distribution of confidence decoding, by following every branch with its probability."""
     x = _HIDDEN[:1] if x is None else x
     law = torch.zeros_like(p.table)
     if not counts:
@@ -282,7 +282,7 @@ def _masks_left(answer, p) -> float:
 
 
 def _changed(answer, p) -> float:
-    """The fraction of places that were known before and have changed."""
+    """The fraction of known places that have changed."""
     start = _HIDDEN[:2000].clone()
     start[:, 1] = torch.arange(2000) % _SYMBOLS
     return float((_decoded(answer, p, (1, 1), start)[:, 1] != start[:, 1]).double().mean())

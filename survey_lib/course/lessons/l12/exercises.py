@@ -46,12 +46,12 @@ def _push(answer, p) -> Tensor:
 
 
 def _pull(answer, p) -> Tensor:
-    """The drift a unit of step, without noise."""
+    """The drift for a unit step, without noise."""
     return (_stepped(answer, p, p.x, 0 * p.z) - p.x) / p.step
 
 
 def _settled(answer, p) -> Tensor:
-    """The variance that many such steps settle on: on normal data a step is ``k x + c z``, and k, c are read off."""
+    """The stationary variance of many such steps, which on normal data are ``k x + c z``; k and c are read off."""
     zero, one = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     here = _stepped(answer, p, zero, zero)
     keep = _stepped(answer, p, one, zero) - here
@@ -141,13 +141,13 @@ _H = 1e-5  # half the span of a central difference
 
 
 def _moving(p, schedule: Schedule) -> Tensor:
-    """The velocity of the closed form of the path, on normal data."""
+    """The velocity of the closed-form trajectory, on normal data."""
     before, after = (p.bell.flow(p.x, p.t, p.t + shift, schedule) for shift in (-_H, _H))
     return (after - before) / (2 * _H)
 
 
 def _keeping_quantiles(p, schedule: Schedule, law: str) -> Tensor:
-    """``F_t(x_t)`` stays: ``dx/dt = -(dF/dt) / p``, with F the distribution function and p the density."""
+    """The velocity that keeps ``F_t(x_t)``: ``dx/dt = -(dF/dt) / p``, with distribution function F and density p."""
     peaks = getattr(p, law)
     before, after = (mixture_cdf(peaks, p.x[:, 0], p.t + shift, schedule) for shift in (-_H, _H))
     return -((after - before) / (2 * _H) / peaks.log_prob(p.x, p.t, schedule).exp())[:, None]
@@ -221,7 +221,7 @@ def _normal(x: Tensor) -> Tensor:
 
 
 def _flow_of(law: GaussianMixture):
-    """``dx/dt`` of the probability flow on a line under VP, and its derivative in x: in closed form."""
+    """``dx/dt`` of the probability flow in one dimension under VP, and its derivative in x, in closed form."""
     means, variances, logs = law.means[:, 0], law.variances[:, 0], law.weights.log()
 
     def flow(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,7 +247,7 @@ def _density_problem(generator):
 
 
 def _under(answer, p, velocity, divergence: float) -> Tensor:
-    """The density under a flow of one divergence, from the unit normal distribution."""
+    """The density under a flow of constant divergence, from the unit normal distribution."""
     return answer(lambda x, t: (velocity(x), torch.full_like(x, divergence)), p.x, p.even, _normal)
 
 

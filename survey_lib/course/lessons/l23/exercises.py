@@ -31,7 +31,7 @@ def _ask_problem(generator):
 
 
 def _under(sampled: Schedule) -> Property:
-    """The prediction under ``sampled`` of a network trained under DDPM's schedule, against the exact one."""
+    """The prediction of a network trained under DDPM's schedule and sampled under another; and the exact prediction."""
     return Property(
         lambda answer, p: answer(p.law.denoiser(vp_linear()), vp_linear(), sampled, p.x_t, p.t),
         lambda p: p.law.denoiser(sampled)(p.x_t, p.t),
@@ -113,7 +113,7 @@ def _even(costs, steps):
 
 
 def _path_problem(generator):
-    """Costs as those of a bound, where long steps cost more; here every step also has a random cost of its own."""
+    """Costs like those of a bound, in which long steps cost more, plus a random cost for every step."""
     nodes = 9
     place = torch.rand(nodes, generator=generator, dtype=torch.float64).cumsum(0)
     costs = (place[None] - place[:, None]) ** 2 * (0.5 + torch.rand(nodes, 1, generator=generator).double())
@@ -201,7 +201,7 @@ def _variance_problem(generator):
 
 
 def _variance(answer, p, times: float):
-    """The answer for an error of the best denoiser on data N(0, c): the variance of x0 given x_t, ``times`` that."""
+    """The answer for an error of ``times`` the variance of x0 given x_t, on data N(0, c)."""
     alpha, sigma = p.schedule.scales(p.t)
     return answer(p.schedule, p.t, p.s, times * p.c * sigma**2 / (alpha**2 * p.c + sigma**2))
 
@@ -211,7 +211,7 @@ def _of_the_bridge(p, *_):
 
 
 def _reverse_variance(p, *_):
-    """Var(x_s | x_t) of Gaussian data in the chain of DDPM: Var x_s - Cov(x_s, x_t)^2 / Var x_t."""
+    """Var(x_s | x_t) of Gaussian data in DDPM's chain: Var x_s - Cov(x_s, x_t)^2 / Var x_t."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = p.schedule.scales(p.t), p.schedule.scales(p.s)
     spread_t, spread_s = alpha_t**2 * p.c + sigma_t**2, alpha_s**2 * p.c + sigma_s**2
     return spread_s - (alpha_t / alpha_s * spread_s) ** 2 / spread_t

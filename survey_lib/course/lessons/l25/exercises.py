@@ -26,12 +26,12 @@ def _order_problem(generator):
     order, scale = 1 + uniform(generator, 0.2, 2.5), uniform(generator, 0.5, 4.0)
     doubled = torch.tensor([8.0, 16.0, 32.0, 64.0], dtype=torch.float64)
     tripled = torch.tensor([5.0, 15.0, 45.0], dtype=torch.float64)
-    coarse = torch.tensor([0.4, 3.0, 1.0, 1.0], dtype=torch.float64)  # long steps do not follow the power yet
+    coarse = torch.tensor([0.4, 3.0, 1.0, 1.0], dtype=torch.float64)  # long steps do not follow the power law yet
     return SimpleNamespace(order=order, scale=scale, doubled=doubled, tripled=tripled, coarse=coarse)
 
 
 def _from_errors(steps: str, factor=lambda p: 1.0) -> Property:
-    """The order measured on errors ``factor * scale / steps^order``."""
+    """The order, measured on errors ``factor * scale / steps^order``."""
 
     def measure(answer, p):
         counts = getattr(p, steps)
@@ -102,7 +102,7 @@ def _line_problem(generator):
 
 
 def _on_line(before: str, after: str, sloping: bool = True) -> Property:
-    """Predictions ``value + slope lam`` at both ends of a step ``before``, read in the middle of the step ``after``."""
+    """Predictions ``value + slope lam`` at both ends of the step ``before``, evaluated in the middle of ``after``."""
 
     def measure(answer, p):
         lams = [torch.tensor(p.lam + h, dtype=torch.float64) for h in (-getattr(p, before), 0.0, getattr(p, after))]
@@ -175,7 +175,7 @@ def _integrated(answer, p, steps: str, powers: tuple[int, ...]) -> Tensor:
 
 
 def _integral(p, steps: str, powers: tuple[int, ...]) -> Tensor:
-    """The integral itself, by quadrature: the weights must not be checked against the formula they come from."""
+    """The integral by quadrature, so that the weights are not checked by the formula that gives them."""
     points, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(32))
     h = p[steps][0]
     u = h * (points + 1) / 2
