@@ -12,6 +12,7 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.schedules import edm
 from survey_lib.lab.evaluation import speed
 from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.layers import initialised
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.unet import UNet
 
@@ -93,7 +94,7 @@ def test_weights_stay_shared():
 
 def test_a_label_and_other_shapes_go_through(set_support):
     set_support(True, False)
-    model = Preconditioned(MLP(2, width=8, layers=1, classes=3), edm())
+    model = Preconditioned(initialised(0, lambda: MLP(2, width=32, layers=1, classes=3)), edm())
     x, t = torch.ones(2, 2), torch.tensor(0.01)
     answers = [speed.fast(model)(x, t, cond=torch.tensor([i, i])) for i in range(3)]
     assert not answers[0].equal(answers[1]) and not answers[1].equal(answers[2])
