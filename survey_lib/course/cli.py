@@ -25,7 +25,7 @@ class _OneSentence(click.Group):
             click.echo("\nStopped. What was finished is kept, and nothing half-written is left to be read.", err=True)
             context.exit(130)
         except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
-            if isinstance(error, click.exceptions.Exit) or os.environ.get("SURVEY_TRACEBACK"):
+            if isinstance(error, click.exceptions.Exit | BrokenPipeError) or os.environ.get("SURVEY_TRACEBACK"):
                 raise
             raise click.ClickException(_sentence(error)) from error
 
