@@ -20,6 +20,7 @@ from survey_lib.core.categorical import (
     uniform,
 )
 from survey_lib.core.exact import CategoricalTable
+from tests.support import generator
 
 CHAINS = {
     "uniform": uniform,
@@ -31,10 +32,6 @@ CHAINS = {
 each_chain = pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
 quick = settings(deadline=None, derandomize=True, max_examples=15)
 three_times = st.lists(st.floats(0, 1), min_size=3, max_size=3, unique=True).map(sorted)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def exactly(value: float) -> Tensor:

@@ -21,15 +21,12 @@ from survey_lib.core.corruptions import (
 )
 from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.schedules import Schedule, edm, from_betas, rectified, ve, vp_cosine, vp_linear
+from tests.support import generator
 
 SCHEDULES = [vp_linear(), vp_cosine(), edm(), rectified(), ve()]
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
 quick = settings(deadline=None, derandomize=True, max_examples=20)
 steps = st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)).filter(lambda p: abs(p[0] - p[1]) > 1e-3)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -13,12 +13,9 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw, GaussianMixture
 from survey_lib.core.integrators import probability_flow
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
+from tests.support import generator
 
 SCHEDULES = [vp_linear(), vp_cosine(), edm(), rectified()]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -29,14 +29,11 @@ from survey_lib.core.losses import (
     variational_bound,
 )
 from survey_lib.core.schedules import edm, rectified, ve, vp_cosine, vp_linear
+from tests.support import generator
 
 SCHEDULES = [vp_linear(), vp_cosine(), edm(), rectified(), ve()]
 PRESERVING = [vp_linear(), vp_cosine()]
 name = dict(ids=lambda s: s.name)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

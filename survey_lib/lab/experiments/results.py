@@ -130,17 +130,13 @@ class Results:
         """
         made, frame = {}, self._with(x, y)
         for label, rows in frame.groupby(name, sort=False) if len(frame) else ():
-            rows = rows.sort_values(along or x)
-            made[str(label)] = tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
+            made[str(label)] = _curve(rows.sort_values(along or x), x, y)
         return Series(made, self)
 
     def trends(self, x: str, *numbers: str) -> Series:
         """``{number: (x, number, low, high)}``: curves of several numbers over the same rows."""
-        made = {}
-        for number in numbers if len(self) else ():
-            rows = self.frame.dropna(subset=[x, number]).sort_values(x)
-            made[number] = tuple(rows[column].tolist() for column in (x, number, f"{number}_low", f"{number}_high"))
-        return Series(made, self)
+        frames = {number: self._with(x, number) for number in numbers}
+        return Series({y: _curve(rows.sort_values(x), x, y) for y, rows in frames.items() if len(rows)}, self)
 
     def points(self, *names: str, x: str, y: str) -> Series:
         """``{label: (x, y, low, high)}`` for each row, labelled by the settings ``names``."""
@@ -205,6 +201,11 @@ class Missing:
 
     def __repr__(self) -> str:
         return self.sentence
+
+
+def _curve(rows: pandas.DataFrame, x: str, y: str) -> tuple[list, list, list, list]:
+    """``x, y, low, high`` of the rows, in their order."""
+    return tuple(rows[column].tolist() for column in (x, y, f"{y}_low", f"{y}_high"))
 
 
 def _averaged(rows: pandas.DataFrame, settings: Sequence[str], numbers: Sequence[str]) -> pandas.DataFrame:

@@ -22,6 +22,7 @@ from survey_lib.lab import plots
 from survey_lib.lab.plots.images import GUTTER
 from survey_lib.lab.plots.labels import ink, spread
 from survey_lib.lab.plots.style import SHARPNESS
+from tests.support import generator
 
 COUNTS = np.array([5, 10, 20, 50])
 CURVES = {"DDIM": (COUNTS, 2 / COUNTS), "2M": (COUNTS, 6 / COUNTS**2.0), "twin": (COUNTS, 6.1 / COUNTS**2.0)}
@@ -33,10 +34,6 @@ def _restored_style():
         yield
     plots.use()
     matplotlib.rcdefaults()
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -22,13 +22,10 @@ from survey_lib.lab.training.trainer import Recipe, Trainer
 from survey_lib.nets.autoencoder import Autoencoder
 from survey_lib.nets.classifier import Classifier
 from survey_lib.nets.transformer import Transformer
+from tests.support import generator
 
 ROLES = ("features", "features2", "base", "conditional", "weak", "noisy")
 DISCRETE = ("levels_absorbing", "levels_bits", "codes", "codes_absorbing", "codes_replace", "codes_causal")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
