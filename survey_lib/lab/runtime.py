@@ -33,7 +33,7 @@ HOME = Path(os.environ.get("SURVEY_HOME") or Path(__file__).parents[2]).expandus
 PROFILES = ("smoke", "cpu", "gpu")
 #: Environment variables that hold paths; `environment` makes them absolute.
 PATHS = ("SURVEY_DATA", "SURVEY_HOME", "SURVEY_RESULTS")
-DATASETS = ("glyphs", "digits", "mnist", "fashion_mnist", "cifar10")
+DATASETS = ("glyphs", "scenes", "digits", "mnist", "fashion_mnist", "cifar10")
 
 _TYPE_NAMES = {bool: "a bool (True or False)", int: "an int", float: "a number", str: "a string", list: "a list"}
 

@@ -1,4 +1,4 @@
-"""A small autoencoder, optionally with a codebook (VQ-VAE, van den Oord et al. 2017)."""
+"""Small autoencoders, with a codebook (VQ-VAE, van den Oord et al. 2017) or with a Gaussian posterior (VAE)."""
 
 from __future__ import annotations
 
@@ -129,3 +129,53 @@ class Autoencoder(nn.Module):
         if self.codebook is None:
             raise ValueError("this autoencoder has no codebook, so images do not have tokens: pass codes=, such as 64")
         return self.codebook
+
+
+class KLAutoencoder(Autoencoder):
+    """Autoencoder whose encoder predicts a Gaussian over latents (VAE, Kingma & Welling 2014; LDM, sec. 3.1).
+
+    `posterior` and `decoder` are in the latents' own units. `encode` and `decode` are in units in which every channel
+    has mean 0 and standard deviation ``SCALE``, for a denoiser needs to know the variance of its data (LDM, app. G
+    rescales likewise). Mean and deviation of the own units are moving averages that training keeps (`follow`).
+    """
+
+    SCALE = 0.5  # the course's sigma_data
+
+    def __init__(self, channels: int = 3, *, width: int = 24, halvings: int = 2, dims: int = 4):
+        super().__init__(channels, width=width, halvings=halvings, dims=dims, codes=None)
+        self.config = dict(channels=channels, width=width, halvings=halvings, dims=dims)
+        self.dims = dims
+        self.encoder[-1] = nn.Conv2d(self.encoder[-1].in_channels, 2 * dims, 1)
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("square", torch.ones(dims))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latents of images, in their own units: (B, dims, h, w) each."""
+        mean, log_variance = super().encode(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(-20.0, 10.0)
+
+    @torch.no_grad()
+    def follow(self, z: Tensor, decay: float = 0.99) -> None:
+        """Update mean and mean square of each channel from latents (B, dims, h, w) in their own units."""
+        z = z.float()
+        self.mean.lerp_(z.mean((0, 2, 3)), 1 - decay)
+        self.square.lerp_(z.square().mean((0, 2, 3)), 1 - decay)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The normalised mean of the latents of images: (B, dims, h, w)."""
+        mean, deviation = self._units()
+        return (self.posterior(x)[0] - mean) * (self.SCALE / deviation)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode normalised latents (B, dims, h, w) to images."""
+        mean, deviation = self._units()
+        return self.decoder(z * (deviation / self.SCALE) + mean)
+
+    def _units(self) -> tuple[Tensor, Tensor]:
+        deviation = (self.square - self.mean**2).clamp_min(1e-12).sqrt()
+        return self.mean[:, None, None], deviation[:, None, None]
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """``KL(N(mean, variance) || N(0, I))``, a mean over the latents: (B,) in nats (Kingma & Welling 2014, app. B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1)

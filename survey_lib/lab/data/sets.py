@@ -1,4 +1,4 @@
-"""Data sets by name: `load`. Glyphs are drawn, digits come with scikit-learn, the others are files.
+"""Data sets by name: `load`. Glyphs and scenes are drawn, digits come with scikit-learn, the others are files.
 
 MNIST, Fashion-MNIST and CIFAR-10 lie under ``root``, else under the folder that SURVEY_DATA names, else under
 ``data/`` at home, in torchvision's layout. Where they are missing, torchvision downloads them, with checksums.
@@ -17,14 +17,19 @@ import numpy as np
 import torch
 
 from survey_lib.lab import runtime
+from survey_lib.lab.data import glyphs, scenes
 from survey_lib.lab.data.cache import cached
+from survey_lib.lab.data.drawing import DIGITS, provenance
 from survey_lib.lab.data.folders import load_folder
-from survey_lib.lab.data.glyphs import DIGITS, glyphs, provenance
 from survey_lib.lab.data.images import LEAST_SIDE, ImageSet
 from survey_lib.lab.runtime import require
 
-_GLYPHS = {"train": (30_000, 0), "test": (10_000, 1)}  # number by default, and the seed
-_QUICK = 4000  # glyphs drawn in about a second: not worth a file
+_DRAWN = {  # made here: the function, the side in pixels by default, and the code
+    "glyphs": (glyphs.glyphs, 32, glyphs.SOURCE),
+    "scenes": (scenes.scenes, 64, scenes.SOURCE),
+}
+_NUMBERS = {"train": (30_000, 0), "test": (10_000, 1)}  # of images drawn by default, and the seed
+_QUICK = 4000  # images drawn in some seconds: not worth a file
 _DIGITS_TRAIN = 1437  # of 1797, in the order of the file; the rest is the test set
 _PATIENCE = 20.0  # seconds without a byte before a download is given up
 
@@ -37,11 +42,11 @@ def load(
     size: int | None = None,
     root: str | Path | None = None,
 ) -> ImageSet:
-    """The data set ``name``: "glyphs", "digits", "mnist", "fashion_mnist", "cifar10", or the path of a folder.
+    """The data set ``name``, one of `runtime.DATASETS`, or the path of a folder of images.
 
-    ``count`` keeps the first images of a fixed order; ``size`` is the side in pixels (default: glyphs 32, digits 16,
-    MNIST and Fashion-MNIST 28, CIFAR-10 32). Glyphs are unlimited: any ``count`` is drawn, by default 30,000 for
-    training and 10,000 for testing. ``root`` is the folder of real sets.
+    ``count`` keeps the first images of a fixed order; ``size`` is the side in pixels (default: glyphs 32, scenes 64,
+    digits 16, MNIST and Fashion-MNIST 28, CIFAR-10 32). Glyphs and scenes are unlimited: any ``count`` is drawn, by
+    default 30,000 for training and 10,000 for testing. ``root`` is the folder of real sets.
 
     Raises ValueError or TypeError for an argument that is not accepted, FileNotFoundError for a set that can neither be
     found nor downloaded, RuntimeError for damaged files.
@@ -54,8 +59,8 @@ def load(
     if isinstance(name, Path) or (isinstance(name, str) and name not in runtime.DATASETS and _is_path(name)):
         return load_folder(name, split=split, count=count, size=size)
     runtime.check_dataset(name)
-    if name == "glyphs":
-        return _load_glyphs(split, count, 32 if size is None else size)
+    if name in _DRAWN:
+        return _draw(name, split, count, size)
     images = _digits(split) if name == "digits" else _real(name, split, root)
     if count is not None:
         if count > len(images):
@@ -70,14 +75,15 @@ def _is_path(name: str) -> bool:
     return "/" in name or os.sep in name or (name != "" and Path(name).expanduser().is_dir())
 
 
-def _load_glyphs(split: str, count: int | None, size: int) -> ImageSet:
-    usual, seed = _GLYPHS[split]
-    count = usual if count is None else count
+def _draw(name: str, split: str, count: int | None, size: int | None) -> ImageSet:
+    """Glyphs or scenes. A smaller set is the beginning of a larger, so one file serves all."""
+    (make, usual_size, source), (usual, seed) = _DRAWN[name], _NUMBERS[split]
+    count, size = usual if count is None else count, usual_size if size is None else size
     if count <= _QUICK:
-        return glyphs(count, seed=seed, size=size)
-    total = max(count, usual)  # a smaller set is the beginning of a larger: one file serves all
-    recipe = (total, seed, size, provenance())
-    return cached(f"glyphs-{split}-{size}px", recipe, lambda: glyphs(total, seed=seed, size=size)).take(slice(count))
+        return make(count, seed=seed, size=size)
+    total = max(count, usual)
+    recipe = (total, seed, size, provenance(source))
+    return cached(f"{name}-{split}-{size}px", recipe, lambda: make(total, seed=seed, size=size)).take(slice(count))
 
 
 def _digits(split: str) -> ImageSet:

@@ -24,13 +24,14 @@ from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.design.discrete.denoisers import CategoricalDenoiser
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
-from survey_lib.nets.autoencoder import Autoencoder
+from survey_lib.nets.autoencoder import Autoencoder, KLAutoencoder
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
+from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 
-Model = Preconditioned | LabelPosterior | CategoricalDenoiser | Classifier | Autoencoder | Transformer
+Model = Preconditioned | LabelPosterior | CategoricalDenoiser | Classifier | Autoencoder | Finder | Transformer
 
 #: Chains that a manifest can name: number of categories -> chain. ``replace`` is VQ-Diffusion's mask-and-replace
 #: (Gu et al. 2022, sec. 4.1): at time t, 0.9 t of the tokens are masked and 0.1 t are replaced.
@@ -42,9 +43,10 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 }
 
 _NETS: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (UNet, MLP, Classifier, NoisyClassifier, Autoencoder, Transformer)
+    net.__name__: net
+    for net in (UNet, MLP, Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder, Transformer)
 }
-_BARE = ("Classifier", "Autoencoder", "Transformer")  # serve without a head
+_BARE = ("Classifier", "Autoencoder", "KLAutoencoder", "Finder", "Transformer")  # serve without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 _REMEDY = "restore it, or make it with `survey train`, which lists what it can make"
 _HEADS = {kind: {"sigma_data"} for kind in ("x0", "eps", "score", "v", "flow", "edm", "labels")}

@@ -32,6 +32,7 @@ from survey_lib.lab.data.images import ImageSet, to_float
 from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.runtime import require
 from survey_lib.lab.training import state
+from survey_lib.lab.training.optimizers import Optimizer
 
 #: Edges of the bins of lam in which losses are reported; the first and the last bin are open.
 LAM_EDGES = torch.arange(-3, 5, dtype=torch.float64)
@@ -43,15 +44,17 @@ Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], tuple[Tenso
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers that decide a training, beside data, network and loss: Adam on clipped gradients.
+    """The numbers that decide a training, beside data, network and loss: steps of Adam or Muon on clipped gradients.
 
     Raises TypeError or ValueError for a value that is not accepted.
     """
 
     steps: int = 2000  # batches
     batch: int = 128  # examples in a batch
-    rate: float = 2e-3  # the largest learning rate
+    rate: float = 2e-3  # the largest learning rate of Adam
     rate_schedule: str = "linear"  # or "one_cycle", see `adam`
+    optimizer: str = "adam"  # or "muon", see `optimizers.Optimizer`
+    matrix_rate: float = 0.015  # the largest learning rate of Muon, which follows the same schedule
     warmup: int = 100  # steps of the linear schedule over which the rate rises
     average: float = 0.998  # decay of the moving average of the weights; 0 keeps the last weights
     clip: float | None = 1.0  # the largest norm of a gradient; None for any
@@ -63,10 +66,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in ("steps", "batch"):
             require(field, getattr(self, field), int, low=1)
-        for field in ("rate", "log_sigma_std", *(["clip"] if self.clip is not None else [])):
+        for field in ("rate", "matrix_rate", "log_sigma_std", *(["clip"] if self.clip is not None else [])):
             require(field, getattr(self, field), float, low=0)
         for field in ("label_dropout", "average"):
             require(field, getattr(self, field), float, low=0, high=1)
+        require("optimizer", self.optimizer, str, choices=("adam", "muon"))
         require("rate_schedule", self.rate_schedule, str, choices=("linear", "one_cycle"))
         require("warmup", self.warmup, int, low=0)
         require("log_sigma_mean", self.log_sigma_mean, float)
@@ -136,7 +140,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
         self.parallel = team.prepare(self.model)  # the same weights; its gradients are means over the team
         self.averaged = AveragedModel(self.model, multi_avg_fn=_moving_average(recipe.average))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), **recipe.adam(0))
+        self.optimizer = Optimizer(self.model, recipe)
         self.step, self.history, self.seconds = 0, [], 0.0
         if self.save_to is not None and self.save_to.exists():
             self._resume(self.save_to)
@@ -178,8 +182,6 @@ class Trainer:
     def _take_step(self) -> tuple[Tensor, Tensor | None]:
         recipe = self.recipe
         x0, cond, generator = self._draw()
-        for group in self.optimizer.param_groups:
-            group.update(recipe.adam(self.step))
         before = [buffer.clone() for buffer in self.model.buffers()]  # running statistics and codes change in the loss
         with precision(self.device):
             losses, lam = (self.loss or self._denoising)(self.parallel, x0, cond, generator)
@@ -191,7 +193,7 @@ class Trainer:
             for buffer, value in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(value)
             self._stop(losses.detach(), lam)
-        self.optimizer.step()
+        self.optimizer.step(self.step)
         self.step += 1
         self.averaged.update_parameters(self.model)
         return losses.detach(), lam
@@ -243,8 +245,7 @@ class Trainer:
             return
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.tensors().items()}
         about = {"step": self.step, "recipe": asdict(self.recipe), "subject": self.subject}
         state.write(self.save_to, tensors, about | {"history": [asdict(report) for report in self.history]})
 
@@ -257,8 +258,7 @@ class Trainer:
         except RuntimeError as error:
             raise ValueError(f"{path} was begun with another network; delete it to begin again") from error
         self.averaged.load_state_dict(part["averaged"])
-        moments = {int(index): values for index, values in state.parts(part["optimizer"]).items()}
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.optimizer.load(part["optimizer"])
         self.history = [Report(**{**one, "loss_by_lam": tuple(one["loss_by_lam"])}) for one in about["history"]]
         self.step, self.seconds = about["step"], self.history[-1].seconds if self.history else 0.0
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from survey_lib.lab.data.glyphs import DIGITS, FACES, LETTERS, glyphs
+from survey_lib.lab.data.drawing import DIGITS, FACES, LETTERS
+from survey_lib.lab.data.glyphs import glyphs
 from survey_lib.lab.data.images import resize
 
 COUNT = 3000

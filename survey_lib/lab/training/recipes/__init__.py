@@ -23,17 +23,21 @@ from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.runtime import HOME, check_device, suggest
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import discrete, images
+from survey_lib.lab.training.recipes import discrete, images, scenes
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Trainer
 
-DATASETS = ("glyphs", "mnist")
-TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS
+TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS | scenes.TRAININGS
+#: The roles of each data set.
+ROLES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("glyphs", "mnist"), (*images.TRAININGS, *discrete.TRAININGS)),
+    "scenes": ("features", "features2", *scenes.TRAININGS),
+}
 
 
 def names() -> list[str]:
     """Names of the checkpoints that `train` can make."""
-    return [f"{dataset}_{role}" for dataset in DATASETS for role in TRAININGS]
+    return [f"{dataset}_{role}" for dataset, roles in ROLES.items() for role in roles]
 
 
 def train(

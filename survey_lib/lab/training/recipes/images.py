@@ -120,7 +120,10 @@ def _denoiser(recipe: Recipe, fraction: int = 1, **net: object) -> Training:
 
 
 def _targets(images: ImageSet) -> dict[str, Tensor]:
-    """Targets of a classifier, a head each: the label, and the face if images have one."""
+    """Targets of a classifier, a head each: the label; the face of a glyph; which characters a scene shows."""
+    if "character" in images.extra:
+        shown = F.one_hot(images.extra["character"]).amax(1)[:, :-1]  # without the empty slot
+        return {"label": images.labels} | {f"shows_{i}": part for i, part in enumerate(shown.unbind(1))}
     return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
 
 
@@ -153,7 +156,10 @@ def _classifier(seed: int, **net: object) -> Training:
         return Classifier(images.shape[1], (targets.amax(0) + 1).tolist(), **net)  # targets are numbered from 0
 
     recipe = ClassifierRecipe(steps=3000, batch=128, rate=3e-3, seed=seed)
-    return Training(data=_with_targets, model=model, loss=_classification, recipe=recipe, score=_accuracy)
+    steps = {"scenes": 800}  # four times as many pixels
+    return Training(
+        data=_with_targets, model=model, loss=_classification, recipe=recipe, score=_accuracy, steps=steps
+    )
 
 
 def _contrast(labels: LabelPosterior, recipe: Recipe) -> Loss:

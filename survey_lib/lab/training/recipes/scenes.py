@@ -1,0 +1,245 @@
+"""Judges, autoencoders and denoisers of scenes.
+
+``reader`` names the character in a box and ``finder`` lists the objects of a scene: both judge samples and take no
+part in drawing them. ``f2``, ``f4`` and ``f8`` are autoencoders, by their downsampling factor. ``layout`` and
+``captions`` are denoisers of the latents of ``f4``, conditioned on boxes and on text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
+from survey_lib.core.schedules import edm
+from survey_lib.design.latent import layout as layouts
+from survey_lib.lab import data
+from survey_lib.lab.data.drawing import DIGITS, FACES
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.data.scenes import COLOURS, layout
+from survey_lib.lab.evaluation import scenes as judges
+from survey_lib.lab.evaluation.speed import precision
+from survey_lib.lab.training import checkpoints
+from survey_lib.lab.training.recipes.images import ClassifierRecipe
+from survey_lib.lab.training.recipes.training import Training, load
+from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.autoencoder import KLAutoencoder, gaussian_kl
+from survey_lib.nets.classifier import Classifier
+from survey_lib.nets.finder import Finder
+from survey_lib.nets.unet import UNet
+
+# ---------------------------------------------------------------------- judges
+
+
+def _described(dataset: str, root: Path | None) -> TensorDataset:
+    """Scenes with a description of each object, float32 (N, 4, 8): character, face, colour, large, box."""
+    images = data.load(dataset)
+    parts = [images.extra[name][..., None].float() for name in ("character", "face", "colour", "large")]
+    return TensorDataset(images.images, torch.cat([*parts, images.extra["box"]], 2))
+
+
+def _noisy(x0: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Images with Gaussian noise of a random strength up to ``most``."""
+    random = {"generator": generator, "device": x0.device}
+    x = x0 + most * torch.rand(len(x0), 1, 1, 1, **random) * torch.randn(x0.shape, **random)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _reading(net: Classifier, recipe: ClassifierRecipe) -> Loss:
+    """Cross-entropies of character, face and colour of one object of each scene, in a box that is a little off."""
+
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+        random = {"generator": generator, "device": x0.device}
+        keys = torch.rand(cond.shape[:2], **random) + (cond[..., 6] > 0)
+        one = cond[torch.arange(len(x0), device=x0.device), keys.argmax(1)]
+        box = one[:, 4:] + 0.05 * (2 * torch.rand(len(x0), 4, **random) - 1) * one[:, 6:].repeat(1, 2)
+        logits = model(_noisy(judges.crops(x0, box), recipe.noise, generator)).split(net.heads, dim=1)
+        return sum(F.cross_entropy(a, one[:, i].long(), reduction="none") for i, a in enumerate(logits)), None
+
+    return loss
+
+
+def _finding(net: Finder, recipe: ClassifierRecipe) -> Loss:
+    """Cross-entropies in the cells of the objects, and of whether a cell holds one; the cells around are left out."""
+
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+        logits = model(_noisy(x0, recipe.noise, generator)).float()
+        rows, columns = logits.shape[2:]
+        present = cond[..., 6] > 0
+        image, slot = present.nonzero(as_tuple=True)
+        one = cond[image, slot]
+        x, y = (one[:, 4] * columns).long(), (one[:, 5] * rows).long()
+        there = torch.zeros_like(logits[:, 0])
+        there[image, y, x] = 1
+        near = F.max_pool2d(there[:, None], 3, stride=1, padding=1)[:, 0]
+        is_one = F.binary_cross_entropy_with_logits(logits[:, 0], there, reduction="none")
+        cells = (is_one * (1 - near + there)).flatten(1).sum(1)
+        here = logits[image, :, y, x]  # (objects, 3 + heads)
+        errors = 4 * (here[:, 1:3] - one[:, 6:]).abs().sum(1)
+        targets = (one[:, 3], one[:, 2], one[:, 0])  # as in a caption: large, colour, character
+        for group, wanted in zip(here[:, 3:].split(net.heads, 1), targets, strict=True):
+            errors = errors + F.cross_entropy(group, wanted.long(), reduction="none")
+        return cells.index_add(0, image, errors), None
+
+    return loss
+
+
+def _judge_score(model: nn.Module, dataset: str, root: Path | None) -> dict[str, float]:
+    """Accuracy on test scenes."""
+    test = data.load(dataset, split="test", count=2000)
+    if isinstance(model, Classifier):
+        return judges.layout_accuracy(model, test.float(), test)
+    return judges.caption_accuracy(model, test.float(), test)
+
+
+_JUDGE = ClassifierRecipe(steps=2500, batch=128, rate=3e-3)
+
+# ---------------------------------------------------------------------- autoencoders
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe(Recipe):
+    """A `Recipe` for autoencoders: weights of the terms beside the L1 error."""
+
+    perceptual: float = 0.1  # of the L1 distance in the first two stages of the feature network
+    kl: float = 3e-3  # of the divergence from N(0, I), a mean over the latents
+
+
+def _autoencoding(net: KLAutoencoder, recipe: AutoencoderRecipe) -> Loss:
+    """L1 error, perceptual distance and KL divergence (LDM, app. G, without its discriminator)."""
+    judge = checkpoints.load("scenes_features") if recipe.perceptual else None
+
+    def loss(model: nn.Module, x0: Tensor, cond: None, generator: torch.Generator) -> tuple[Tensor, None]:
+        mean, log_variance = model.posterior(x0)
+        noise = torch.randn(mean.shape, generator=generator, device=x0.device)
+        z = mean + (0.5 * log_variance.float()).exp() * noise
+        model.follow(z.detach())
+        decoded = model.decoder(z).float()
+        total = (decoded - x0).abs().flatten(1).mean(1) + recipe.kl * gaussian_kl(mean.float(), log_variance.float())
+        if judge is not None:
+            total = total + recipe.perceptual * perceptual_distance(judge, decoded, x0)
+        return total, None
+
+    return loss
+
+
+def perceptual_distance(judge: Classifier, one: Tensor, other: Tensor, stages: int = 2) -> Tensor:
+    """L1 distance in the first ``stages`` of a classifier, (B,): LPIPS (Zhang et al. 2018) in the course's features."""
+    total: Tensor | float = 0.0
+    for layer in judge.stages[: 6 * stages]:
+        one, other = layer(one), layer(other)
+        if isinstance(layer, nn.ReLU):
+            total = total + (one - other).float().abs().flatten(1).mean(1)
+    return total
+
+
+def reconstruct(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
+    """The images encoded and decoded, (N, C, H, W) in [-1, 1]."""
+    with torch.no_grad(), precision():
+        parts = [autoencoder(images.float(part)).float() for part in torch.arange(len(images)).split(250)]
+    return torch.cat(parts).clamp_(-1, 1)
+
+
+def _autoencoder_score(model: KLAutoencoder, dataset: str, root: Path | None) -> dict[str, float]:
+    """Signal-to-noise ratio in dB and the accuracy of a reader on 1000 reconstructed test scenes."""
+    evaluator = judges.SceneEvaluator.load_for(1000)
+    images = reconstruct(model, evaluator.wanted)
+    error = (images - evaluator.wanted.float()).square().flatten(1).mean(1)
+    return {"psnr": float((10 * torch.log10(4 / error)).mean())} | evaluator.score(images)
+
+
+def _autoencoder(factor: int, dims: int, width: int = 24) -> Training:
+    net = {"halvings": factor.bit_length() - 1, "dims": dims, "width": width}
+    return Training(
+        data=lambda dataset, root: data.load(dataset),
+        model=lambda images: KLAutoencoder(images.shape[0], **net),
+        loss=_autoencoding,
+        recipe=AutoencoderRecipe(steps=3000, batch=32, rate=2e-3, optimizer="muon", average=0.99),
+        score=_autoencoder_score,
+    )
+
+
+# ---------------------------------------------------------------------- denoisers
+
+
+def latents(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
+    """The latents of images, (N, dims, h, w) in the units of the denoiser."""
+    fast = autoencoder.to(memory_format=torch.channels_last)
+    with torch.no_grad(), precision():
+        parts = [fast.encode(images.float(part)).float() for part in torch.arange(len(images)).split(250)]
+    return torch.cat(parts).contiguous()
+
+
+def _latents_with_layouts(dataset: str, root: Path | None) -> TensorDataset:
+    images = data.load(dataset)
+    return TensorDataset(latents(load(f"{dataset}_f4", root), images), layout(images))
+
+
+def _painted(net: Preconditioned, recipe: Recipe) -> Loss:
+    """EDM's loss with the layout painted into an image; a fraction ``label_dropout`` of the layouts is emptied."""
+
+    def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        t = lognormal_times(
+            len(x0), net.schedule, mean=recipe.log_sigma_mean, std=recipe.log_sigma_std, generator=generator
+        )
+        lam = net.schedule.lam(t)
+        painted = layouts.paint(cond, x0.shape[-1])
+        kept = torch.rand(len(x0), 1, 1, 1, generator=generator, device=x0.device) >= recipe.label_dropout
+        how = {"weight": edm_weight(lam, net.sigma_data), "generator": generator}
+        return denoising_loss(model, Gaussian(net.schedule), x0, t, cond=painted * kept, **how), lam
+
+    return loss
+
+
+def _layout_net(examples: TensorDataset, **net: object) -> Preconditioned:
+    channels = examples.tensors[0].shape[1]
+    unet = UNet(channels, patch=1, middle=4, cond_channels=layouts.CHANNELS, **net)
+    return Preconditioned(unet, edm(), "edm", sigma_data=0.5)
+
+
+DENOISER = Recipe(
+    steps=6000,
+    batch=64,
+    rate=4e-3,
+    optimizer="muon",
+    label_dropout=0.1,
+    log_sigma_mean=-0.4,
+    log_sigma_std=1.4,
+    average=0.998,
+)
+
+TRAININGS: Mapping[str, Training] = {
+    "reader": Training(
+        data=_described,
+        model=lambda examples: Classifier(3, (len(DIGITS), len(FACES), len(COLOURS))),
+        loss=_reading,
+        recipe=_JUDGE,
+        score=_judge_score,
+    ),
+    "finder": Training(
+        data=_described,
+        model=lambda examples: Finder(3, (2, len(COLOURS), len(DIGITS))),
+        loss=_finding,
+        recipe=replace(_JUDGE, batch=32, steps=3000),
+        score=_judge_score,
+    ),
+    "f2": _autoencoder(2, 3),
+    "f4": _autoencoder(4, 4),
+    "f8": _autoencoder(8, 16),
+    "layout": Training(
+        data=_latents_with_layouts,
+        model=partial(_layout_net, widths=(32, 64)),
+        loss=_painted,
+        recipe=DENOISER,
+        score=lambda model, dataset, root: {},
+    ),
+}
