@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from survey_lib.lab.evaluation.cost import macs
-from survey_lib.nets.autoencoder import Autoencoder, Codebook
+from survey_lib.nets.autoencoder import Autoencoder, Codebook, KLAutoencoder, gaussian_kl
 from survey_lib.nets.layers import initialised
 from tests.support import draw, generator
 
@@ -133,3 +133,49 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+# ---------------------------------------------------------------------- with a Gaussian posterior
+
+
+def kl_autoencoder(**config):
+    return initialised(0, lambda: KLAutoencoder(width=8, **config))
+
+
+def test_normalised_latents_have_the_scale_of_the_course_in_every_channel():
+    net, x = kl_autoencoder(halvings=2, dims=4), draw(64, 3, 32, 32)
+    z = net.posterior(x)[0].detach()
+    for _ in range(1500):  # the moving averages reach the batch's own mean and deviation
+        net.follow(z)
+    normalised = net.encode(x).detach()
+    assert normalised.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (normalised.std((0, 2, 3)) - net.SCALE).abs().max() < 1e-3
+    assert torch.allclose(net.decode(normalised), net.decoder(z), atol=1e-4)
+
+
+@pytest.mark.parametrize(("halvings", "dims"), [(1, 3), (2, 4), (3, 16)])
+def test_latents_of_each_factor(halvings, dims):
+    net = kl_autoencoder(halvings=halvings, dims=dims)
+    x = torch.zeros(2, 3, 32, 32)
+    mean, log_variance = net.posterior(x)
+    assert mean.shape == log_variance.shape == net.encode(x).shape == (2, dims, 32 >> halvings, 32 >> halvings)
+    assert net(x).shape == x.shape
+
+
+def test_the_divergence_is_that_of_torch():
+    mean, log_variance = draw(2, 5, 4, 3, 3)
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, (0.5 * log_variance).exp()), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert torch.allclose(gaussian_kl(mean, log_variance), theirs.flatten(1).mean(1), atol=1e-6)
+
+
+def test_the_posterior_is_that_of_diffusers():
+    vae = pytest.importorskip("diffusers.models.autoencoders.vae")
+    net, x = kl_autoencoder(halvings=2, dims=4), draw(3, 3, 16, 16)
+    theirs = vae.DiagonalGaussianDistribution(net.encoder(x))
+    mean, log_variance = net.posterior(x)
+    assert torch.allclose(mean, theirs.mean, atol=1e-5)
+    assert torch.allclose((0.5 * log_variance).exp(), theirs.std, atol=1e-5)
+    latents = mean[0].numel()
+    assert torch.allclose(gaussian_kl(mean, log_variance) * latents, theirs.kl(), rtol=1e-5)

@@ -157,9 +157,7 @@ def _classifier(seed: int, **net: object) -> Training:
 
     recipe = ClassifierRecipe(steps=3000, batch=128, rate=3e-3, seed=seed)
     steps = {"scenes": 800}  # four times as many pixels
-    return Training(
-        data=_with_targets, model=model, loss=_classification, recipe=recipe, score=_accuracy, steps=steps
-    )
+    return Training(data=_with_targets, model=model, loss=_classification, recipe=recipe, score=_accuracy, steps=steps)
 
 
 def _contrast(labels: LabelPosterior, recipe: Recipe) -> Loss:

@@ -163,7 +163,7 @@ def _autoencoder(factor: int, dims: int, width: int = 24) -> Training:
         data=lambda dataset, root: data.load(dataset),
         model=lambda images: KLAutoencoder(images.shape[0], **net),
         loss=_autoencoding,
-        recipe=AutoencoderRecipe(steps=3000, batch=32, rate=2e-3, optimizer="muon", average=0.99),
+        recipe=AutoencoderRecipe(steps=8000, batch=8, rate=2e-3, optimizer="muon", matrix_rate=0.03, average=0.99),
         score=_autoencoder_score,
     )
 
