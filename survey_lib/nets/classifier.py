@@ -98,7 +98,7 @@ class NoisyClassifier(nn.Module):
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """Unit vectors of the images: (B, dims)."""
         check_images(x, self.channels, self.multiple, "classifier")
-        h, _ = encode(x, F.silu(self.noise(c_noise)), self.patch, self.enter, self.shrink, self.levels)
+        h, _ = encode(x, (F.silu(self.noise(c_noise)),), self.patch, self.enter, self.shrink, self.levels)
         return F.normalize(self.embed(F.silu(self.norm(h)).mean((2, 3))).to(self.captions.dtype))
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:

@@ -29,13 +29,21 @@ def downsampling(
 
 
 def encode(
-    x: Tensor, e: Tensor, patch: int, enter: nn.Module, shrink: Iterable[nn.Module], levels: Iterable[nn.ModuleList]
+    x: Tensor,
+    given: tuple[Tensor, ...],
+    patch: int,
+    enter: nn.Module,
+    shrink: Iterable[nn.Module],
+    levels: Iterable[nn.ModuleList],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Encode images ``x`` (B, C, H, W) with embeddings ``e`` (B, E): the last map, and the maps after every block."""
+    """Encode images (B, C, H, W): the last map, and the maps after every block.
+
+    given: what every block is given beside its map, such as the embedding (B, E) of the noise level.
+    """
     h, maps = enter(F.pixel_unshuffle(x, patch)), []  # (B, widths[0], H / patch, W / patch)
     for halve, blocks in zip(shrink, levels, strict=True):
         h = halve(h)
         for block in blocks:
-            h = block(h, e)
+            h = block(h, *given)
             maps.append(h)
     return h, maps

@@ -43,13 +43,13 @@ class Finder(nn.Module):
     def find(self, x: Tensor, most: int = 8, threshold: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
         """The ``most`` likeliest objects: which are there (B, most), boxes (B, most, 4), labels (B, most, heads).
 
-        An object is the likeliest of the cells around it, with a probability of at least ``threshold``. A box is its
+        An object is the likeliest of 5 x 5 cells, with a probability of at least ``threshold``. A box is its
         centre (x, y), to a cell, its width and its height, as parts of the image.
         """
         logits = self(x).float()
-        score, size, labels = logits[:, 0].sigmoid(), logits[:, 1:3], logits[:, 3:].split(self.heads, 1)
-        peak = score * (score == F.max_pool2d(score, 3, stride=1, padding=1))
-        value, place = peak.flatten(1).topk(most)  # (B, most)
+        score, size, labels = logits[:, 0], logits[:, 1:3], logits[:, 3:].split(self.heads, 1)
+        peak = score == F.max_pool2d(score, 5, stride=1, padding=2)  # of logits: sigmoids near 1 would tie
+        value, place = score.sigmoid().mul(peak).flatten(1).topk(most)  # (B, most)
         rows, columns = score.shape[1:]
         centre = torch.stack([(place % columns + 0.5) / columns, (place // columns + 0.5) / rows], 2)
         found = torch.stack([group.argmax(1) for group in labels], 1)  # (B, heads, rows, columns)

@@ -46,7 +46,7 @@ class Transformer(nn.Module):
         self.places = nn.Parameter(torch.zeros(length, width))
         self.noise = None if causal else NoiseEmbedding(width)
         self.label = None if classes is None else LabelEmbedding(classes, width)
-        self.blocks = nn.ModuleList(_Layer(width, heads, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(Layer(width, heads, causal) for _ in range(layers))
         self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, outputs)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
@@ -70,23 +70,26 @@ class Transformer(nn.Module):
         return self.leave(self.norm(h))
 
 
-class _Layer(nn.Module):
-    """Residual attention, then a residual feed-forward layer; the last layer of each is initialised to zero."""
+class Layer(nn.Module):
+    """Residual attention, then a residual feed-forward layer; the last layer of each is initialised to zero.
 
-    def __init__(self, width: int, heads: int, causal: bool):
+    film: whether an embedding scales and shifts the input of each. Without, ``e`` is None.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = False, film: bool = True):
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
-        self.film = nn.Linear(width, 4 * width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=not film) for _ in range(2))
+        self.film = nn.Linear(width, 4 * width) if film else None
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         for layer in (self.out, self.narrow):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:  # (B, L, width), (B, width)
-        scale_a, shift_a, scale_w, shift_w = self.film(e).unsqueeze(1).chunk(4, dim=-1)
-        seen = torch.addcmul(shift_a, self.norms[0](h), 1 + scale_a)
+    def forward(self, h: Tensor, e: Tensor | None = None) -> Tensor:  # (B, L, width), (B, width)
+        films = None if self.film is None else self.film(e).unsqueeze(1).chunk(4, dim=-1)
+        seen = self._input(h, 0, films)
         q, k, v = rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
         # Written out: on a CPU the backward pass of torch's fused attention takes ten times as long for few tokens.
         scores = q @ k.mT * k.shape[-1] ** -0.5  # (B, heads, L, L)
@@ -94,5 +97,9 @@ class _Layer(nn.Module):
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)
             scores = scores.masked_fill(later, -torch.inf)
         h = h + self.out(rearrange(scores.softmax(-1) @ v, "b n l c -> b l (n c)"))
-        seen = torch.addcmul(shift_w, self.norms[1](h), 1 + scale_w)
-        return h + self.narrow(F.gelu(self.wide(seen)))
+        return h + self.narrow(F.gelu(self.wide(self._input(h, 1, films))))
+
+    def _input(self, h: Tensor, part: int, films: tuple[Tensor, ...] | None) -> Tensor:
+        """The normalised input of attention (part 0) or of the feed-forward layer (part 1)."""
+        seen = self.norms[part](h)
+        return seen if films is None else torch.addcmul(films[2 * part + 1], seen, 1 + films[2 * part])

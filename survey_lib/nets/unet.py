@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from survey_lib.nets.encoder import downsampling, encode
-from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, ResidualBlock, SelfAttention, check_images
+from survey_lib.nets.layers import (
+    CrossAttention,
+    LabelEmbedding,
+    NoiseEmbedding,
+    ResidualBlock,
+    SelfAttention,
+    check_images,
+)
 
 
 class UNet(nn.Module):
@@ -25,6 +32,8 @@ class UNet(nn.Module):
     cond_channels: channels of an image that conditions by concatenation: a previous prediction (self-conditioning), an
         image at lower resolution, a mask. ``cond`` is then (B, cond_channels, H, W), and None stands for zeros.
     attention: the levels (0 is the finest) with self-attention.
+    context: size of the tokens to which these levels attend as well (LDM, sec. 3.3). ``cond`` is then (B, L, context),
+        and None stands for no token.
 
     Shapes: x (B, C, H, W), c_noise (B,). Height and width must be multiples of ``patch * 2 ** (len(widths) - 1)``.
     Raises ValueError for other images, and for invalid conditions.
@@ -41,24 +50,28 @@ class UNet(nn.Module):
         classes: int | None = None,
         cond_channels: int | None = None,
         attention: Collection[int] = (),
+        context: int | None = None,
         embedding: int = 64,
     ):
         super().__init__()
         self.config = dict(
             channels=channels, widths=tuple(widths), blocks=blocks, middle=middle, patch=patch, classes=classes,
-            cond_channels=cond_channels, attention=tuple(attention), embedding=embedding,
+            cond_channels=cond_channels, attention=tuple(attention), context=context, embedding=embedding,
         )  # fmt: skip
         if not set(attention) <= set(range(len(widths))):
             raise ValueError(f"attention must name levels 0 to {len(widths) - 1}; got {sorted(attention)}")
-        if classes is not None and cond_channels is not None:
-            raise ValueError("a U-Net is conditioned on labels (classes) or on an image (cond_channels), not on both")
+        if sum(kind is not None for kind in (classes, cond_channels, context)) > 1:
+            raise ValueError("a U-Net is conditioned by one of classes, cond_channels and context, not by several")
+        if context is not None and not attention:
+            raise ValueError("context needs levels with attention, such as attention=(1,)")
         self.channels, self.cond_channels, self.classes, self.patch = channels, cond_channels, classes, patch
+        self.context = context
         self.multiple = patch * 2 ** (len(widths) - 1)
         self.noise = NoiseEmbedding(embedding)
         self.label = None if classes is None else LabelEmbedding(classes, embedding)
 
         def block(level: int, inputs: int) -> _Block:
-            return _Block(inputs, widths[level], embedding, attention=level in attention)
+            return _Block(inputs, widths[level], embedding, attention=level in attention, context=context)
 
         coarsest, inputs = len(widths) - 1, channels + (cond_channels or 0)
         self.enter, shrink, self.down = downsampling(
@@ -80,22 +93,28 @@ class UNet(nn.Module):
         if self.label is not None:
             e = e + self.label(cond, len(c_noise))
         elif cond is not None:
-            raise ValueError("this U-Net was built without classes or cond_channels, so cond must be None")
+            raise ValueError("this U-Net was built without classes, cond_channels or context, so cond must be None")
         return F.silu(e)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         check_images(x, self.channels, self.multiple, "U-Net")
         if self.cond_channels is not None:
             x, cond = self._concatenated(x, cond), None
+        context = None
+        if self.context is not None:
+            context, cond = cond, None
+            if context is not None and (context.ndim != 3 or context.shape[::2] != (len(x), self.context)):
+                raise ValueError(f"cond must be tokens ({len(x)}, L, {self.context}); got {tuple(context.shape)}")
         e = self.embed(c_noise, cond)
-        h, skips = encode(x, e, self.patch, self.enter, self.shrink, self.down)
+        given = (e,) if context is None else (e, context)
+        h, skips = encode(x, given, self.patch, self.enter, self.shrink, self.down)
         for block in self.middle:
-            h = block(h, e)
+            h = block(h, *given)
         for index, (grow, blocks) in enumerate(zip(self.grow, self.up, strict=True)):
             if index:
                 h = F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
             for block in blocks:
-                h = block(torch.cat([h, skips.pop()], dim=1), e)
+                h = block(torch.cat([h, skips.pop()], dim=1), *given)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)[:, : self.channels]
 
     def _concatenated(self, x: Tensor, cond: Tensor | None) -> Tensor:
@@ -107,15 +126,20 @@ class UNet(nn.Module):
 
 
 class _Block(nn.ModuleList):
-    """A residual block, followed by self-attention where the level has it."""
+    """A residual block, followed by self-attention where the level has it, and by attention to the context."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, *, attention: bool):
+    def __init__(self, inputs: int, outputs: int, embedding: int, *, attention: bool, context: int | None):
         # Attention is made even where it is not used: the initial weights for a seed depend on its random numbers.
         super().__init__([ResidualBlock(inputs, outputs, embedding)] + [SelfAttention(outputs)] * attention)
+        if attention and context is not None:
+            self.append(CrossAttention(outputs, context))
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
         block, *attention = self
         h = block(h, e)
         for attend in attention:
-            h = attend(h)
+            if isinstance(attend, SelfAttention):
+                h = attend(h)
+            elif context is not None:
+                h = attend(h, context)
         return h

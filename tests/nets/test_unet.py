@@ -154,7 +154,7 @@ def test_costs_what_a_hand_counts(config):
         ({}, (2, 1, 30, 28), None, r"multiples of 4; got \(2, 1, 30, 28\)"),
         ({}, (2, 3, 28, 28), None, r"takes images \(B, 1, H, W\)"),
         ({}, (1, 28, 28), None, r"takes images \(B, 1, H, W\)"),
-        ({}, (2, 1, 28, 28), [0, 1], "without classes or cond_channels, so cond must be None"),
+        ({}, (2, 1, 28, 28), [0, 1], "without classes, cond_channels or context, so cond must be None"),
         ({"classes": 3}, (2, 1, 28, 28), [0, 4], "labels run from 0 to 2, and 3 means no label; got 0 to 4"),
         ({"classes": 3}, (2, 1, 28, 28), [-1, 1], "labels run from 0 to 2, and 3 means no label; got -1 to 1"),
         ({"classes": 3}, (2, 1, 28, 28), [0, 1, 2], r"one whole number per example, shape \(2,\)"),
@@ -220,6 +220,6 @@ def test_a_condition_of_another_shape_is_refused(shape):
         concatenating()(draw(2, 2, 8, 8), torch.zeros(2), draw(*shape))
 
 
-def test_labels_and_an_image_at_once_are_refused():
-    with pytest.raises(ValueError, match="not on both"):
+def test_two_kinds_of_condition_at_once_are_refused():
+    with pytest.raises(ValueError, match="not by several"):
         UNet(2, classes=3, cond_channels=1)

@@ -25,6 +25,7 @@ from survey_lib.core.schedules import Schedule, vp_linear
 from survey_lib.design.discrete.denoisers import CategoricalDenoiser
 from survey_lib.lab.runtime import HOME, suggest, write_atomically
 from survey_lib.nets.autoencoder import Autoencoder, KLAutoencoder
+from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
@@ -44,7 +45,7 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
-    for net in (UNet, MLP, Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder, Transformer)
+    for net in (UNet, CaptionedUNet, MLP, Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder, Transformer)
 }
 _BARE = ("Classifier", "Autoencoder", "KLAutoencoder", "Finder", "Transformer")  # serve without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
@@ -136,8 +137,9 @@ def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", ro
     if kind not in _NETS:
         raise ValueError(f'{path} holds a network "{kind}"; known here: {", ".join(_NETS)}')
     try:
-        # Two files were written by a network that held the U-Net as its part "unet".
-        weights = {key.removeprefix("unet."): value for key, value in from_safetensors(data).items()}
+        weights = from_safetensors(data)
+        if kind == "UNet":  # two files were written by a network that held the U-Net as its part "unet"
+            weights = {key.removeprefix("unet."): value for key, value in weights.items()}
         net = _NETS[kind](**about["config"])
         _check_weights(net, weights)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
