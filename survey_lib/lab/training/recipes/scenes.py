@@ -7,7 +7,7 @@ part in drawing them. ``f2``, ``f4`` and ``f8`` are autoencoders, by their downs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from torch.utils.data import TensorDataset
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
-from survey_lib.core.schedules import edm
+from survey_lib.core.schedules import edm, vp_linear
 from survey_lib.design.latent import layout as layouts
+from survey_lib.design.latent.pipeline import LatentDiffusion
 from survey_lib.lab import data
+from survey_lib.lab.data import captions
 from survey_lib.lab.data.drawing import DIGITS, FACES
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.data.scenes import COLOURS, layout
@@ -33,6 +35,7 @@ from survey_lib.lab.training.recipes.images import ClassifierRecipe
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
 from survey_lib.nets.autoencoder import KLAutoencoder, gaussian_kl
+from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.unet import UNet
@@ -179,31 +182,76 @@ def latents(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
     return torch.cat(parts).contiguous()
 
 
-def _latents_with_layouts(dataset: str, root: Path | None) -> TensorDataset:
+def _with_layouts(dataset: str, root: Path | None) -> TensorDataset:
     images = data.load(dataset)
     return TensorDataset(latents(load(f"{dataset}_f4", root), images), layout(images))
 
 
-def _painted(net: Preconditioned, recipe: Recipe) -> Loss:
-    """EDM's loss with the layout painted into an image; a fraction ``label_dropout`` of the layouts is emptied."""
+def _with_captions(dataset: str, root: Path | None) -> TensorDataset:
+    images = data.load(dataset)
+    return TensorDataset(latents(load(f"{dataset}_f4", root), images), captions.encode(captions.captions(images)))
+
+
+def painted(cond: Tensor, x0: Tensor) -> Tensor:
+    """Layouts (B, 4, 5) as images of the size of ``x0``."""
+    return layouts.paint(cond, x0.shape[-1])
+
+
+def conditional_loss(prepare: Callable[[Tensor, Tensor], Tensor], net: Preconditioned, recipe: Recipe) -> Loss:
+    """EDM's loss given ``prepare(cond, x0)``, which is zero for a fraction ``label_dropout`` of the examples."""
+    levels = {"mean": recipe.log_sigma_mean, "std": recipe.log_sigma_std}
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        t = lognormal_times(
-            len(x0), net.schedule, mean=recipe.log_sigma_mean, std=recipe.log_sigma_std, generator=generator
+        t = lognormal_times(len(x0), net.schedule, **levels, generator=generator)
+        lam, cond = net.schedule.lam(t), prepare(cond, x0)
+        kept = (
+            torch.rand(len(x0), *[1] * (cond.ndim - 1), generator=generator, device=x0.device) >= recipe.label_dropout
         )
-        lam = net.schedule.lam(t)
-        painted = layouts.paint(cond, x0.shape[-1])
-        kept = torch.rand(len(x0), 1, 1, 1, generator=generator, device=x0.device) >= recipe.label_dropout
         how = {"weight": edm_weight(lam, net.sigma_data), "generator": generator}
-        return denoising_loss(model, Gaussian(net.schedule), x0, t, cond=painted * kept, **how), lam
+        return denoising_loss(model, Gaussian(net.schedule), x0, t, cond=cond * kept, **how), lam
 
     return loss
 
 
 def _layout_net(examples: TensorDataset, **net: object) -> Preconditioned:
-    channels = examples.tensors[0].shape[1]
-    unet = UNet(channels, patch=1, middle=4, cond_channels=layouts.CHANNELS, **net)
-    return Preconditioned(unet, edm(), "edm", sigma_data=0.5)
+    unet = UNet(examples.tensors[0].shape[1], middle=4, cond_channels=layouts.CHANNELS, **net)
+    return Preconditioned(unet, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+
+
+def _caption_net(examples: TensorDataset) -> Preconditioned:
+    unet = {"widths": (32, 64), "patch": 1, "middle": 4, "attention": (1,)}
+    net = CaptionedUNet(len(captions.VOCABULARY), captions.LENGTH, channels=examples.tensors[0].shape[1], **unet)
+    return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+
+
+def draw(pipeline: LatentDiffusion, cond: Tensor, shape: tuple[int, int, int], *, seed: int = 0) -> Tensor:
+    """Images for conditions (N, ...), in batches: latents have the ``shape`` (dims, h, w)."""
+    noise = torch.randn(len(cond), *shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad(), precision():
+        parts = [pipeline.sample(*part) for part in zip(noise.split(250), cond.split(250), strict=True)]
+    return torch.cat(parts).float().clamp_(-1, 1)
+
+
+def pipeline_of(denoiser: Preconditioned, autoencoder: KLAutoencoder, **settings: object) -> LatentDiffusion:
+    """Latent diffusion at full speed under the schedule `vp_linear`."""
+    net = denoiser.net.to(memory_format=torch.channels_last).eval()
+    denoiser = Preconditioned(net, vp_linear(), denoiser.kind, denoiser.sigma_data)
+    return LatentDiffusion(autoencoder.to(memory_format=torch.channels_last).eval(), denoiser, **settings)
+
+
+def condition(images: ImageSet, asked: str, side: int) -> Tensor:
+    """What a denoiser is asked for: painted layouts, or captions as integers."""
+    if asked == "layout":
+        return layouts.paint(layout(images), side)
+    return captions.encode(captions.captions(images))
+
+
+def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
+    """Quality of 1000 samples at 20 guided steps."""
+    evaluator = judges.SceneEvaluator.load_for(1000, asked=asked)
+    pipeline = pipeline_of(model, load(f"{dataset}_f4", root))
+    cond = condition(evaluator.wanted, asked, 16)
+    return evaluator.score(draw(pipeline, cond, (model.net.channels, 16, 16)))
 
 
 DENOISER = Recipe(
@@ -216,6 +264,17 @@ DENOISER = Recipe(
     log_sigma_std=1.4,
     average=0.998,
 )
+
+
+def _denoiser(asked: str, examples: Callable, net: Callable, prepare: Callable) -> Training:
+    return Training(
+        data=examples,
+        model=net,
+        loss=partial(conditional_loss, prepare),
+        recipe=DENOISER,
+        score=partial(_denoiser_score, asked),
+    )
+
 
 TRAININGS: Mapping[str, Training] = {
     "reader": Training(
@@ -235,11 +294,6 @@ TRAININGS: Mapping[str, Training] = {
     "f2": _autoencoder(2, 3),
     "f4": _autoencoder(4, 4),
     "f8": _autoencoder(8, 16),
-    "layout": Training(
-        data=_latents_with_layouts,
-        model=partial(_layout_net, widths=(32, 64)),
-        loss=_painted,
-        recipe=DENOISER,
-        score=lambda model, dataset, root: {},
-    ),
+    "layout": _denoiser("layout", _with_layouts, partial(_layout_net, widths=(32, 64), patch=1), painted),
+    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond),
 }
