@@ -255,14 +255,13 @@ def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path 
 
 
 DENOISER = Recipe(
-    steps=6000,
-    batch=64,
+    steps=15_000,
+    batch=32,  # smaller batches reach further in equal time, down to 16
     rate=4e-3,
     optimizer="muon",
+    matrix_rate=0.012,
     label_dropout=0.1,
-    log_sigma_mean=-0.4,
-    log_sigma_std=1.4,
-    average=0.998,
+    average=0.999,
 )
 
 
