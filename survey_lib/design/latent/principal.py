@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from survey_lib.core.exact import GaussianMixture
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
@@ -60,22 +59,3 @@ def decoded_distance(eigenvalues: Tensor, schedule: Schedule, times: Tensor, sam
     spread = sampler(denoiser, schedule, start, times)[0].abs()
     errors = (spread - eigenvalues.sqrt()).square()
     return Distance(lost_variance(eigenvalues), torch.cat([errors.new_zeros(1), errors.cumsum(0)]))
-
-
-def joint_gap(data: GaussianMixture, slope: float, noise: float, points: int = 4001) -> float:
-    """``KL(q(z) || N(0, 1))`` in nats for one-dimensional data and the encoder ``z = slope x + noise eps``.
-
-    It is what a prior learned in the latents gains over the prior N(0, 1) that the first stage was trained with: the
-    cross entropy of LSGM (Vahdat et al. 2021, eq. 4) is least, the entropy of q(z), with the diffusion that knows q(z).
-    By quadrature over the latents.
-    """
-    z = torch.linspace(-12.0, 12.0, points, dtype=torch.float64)[:, None]
-    latents = encoded(data, slope, noise)
-    log_q = latents.log_prob(z)
-    log_prior = -0.5 * (z[:, 0] ** 2 + torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64)))
-    return float(torch.trapezoid(log_q.exp() * (log_q - log_prior), z[:, 0]))
-
-
-def encoded(data: GaussianMixture, slope: float, noise: float) -> GaussianMixture:
-    """The distribution of ``slope x + noise eps`` for x from a mixture of isotropic components."""
-    raise NotImplementedError

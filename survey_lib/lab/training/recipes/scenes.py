@@ -255,7 +255,6 @@ def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path 
 
 
 DENOISER = Recipe(
-    steps=15_000,
     batch=32,  # smaller batches reach further in equal time, down to 16
     rate=4e-3,
     optimizer="muon",
@@ -265,12 +264,12 @@ DENOISER = Recipe(
 )
 
 
-def _denoiser(asked: str, examples: Callable, net: Callable, prepare: Callable) -> Training:
+def _denoiser(asked: str, examples: Callable, net: Callable, prepare: Callable, steps: int) -> Training:
     return Training(
         data=examples,
         model=net,
         loss=partial(conditional_loss, prepare),
-        recipe=DENOISER,
+        recipe=replace(DENOISER, steps=steps),
         score=partial(_denoiser_score, asked),
     )
 
@@ -293,6 +292,6 @@ TRAININGS: Mapping[str, Training] = {
     "f2": _autoencoder(2, 3),
     "f4": _autoencoder(4, 4),
     "f8": _autoencoder(8, 16),
-    "layout": _denoiser("layout", _with_layouts, partial(_layout_net, widths=(32, 64), patch=1), painted),
-    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond),
+    "layout": _denoiser("layout", _with_layouts, partial(_layout_net, widths=(32, 64), patch=1), painted, 15_000),
+    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond, 11_000),
 }
