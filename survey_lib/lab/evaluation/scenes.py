@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from survey_lib.lab.data.captions import Described, describe
+from survey_lib.design.latent.layout import paint
+from survey_lib.design.latent.pipeline import LatentDiffusion
+from survey_lib.lab.data.captions import Described, captions, describe, encode
 from survey_lib.lab.data.images import ImageSet, to_float
+from survey_lib.lab.data.scenes import layout
 from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.training import checkpoints
@@ -128,6 +131,16 @@ def _holds(relation: int, one: Found, other: Found) -> bool:
     return (one.x < other.x, one.x > other.x, one.y < other.y, one.y > other.y)[relation]
 
 
+def draw(pipeline: LatentDiffusion, noise: Tensor, cond: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] from noise (N, dims, h, w) and conditions (N, ...), in batches, at full speed."""
+    for part in (pipeline.autoencoder, pipeline.denoiser):
+        part.to(memory_format=torch.channels_last)
+    with torch.no_grad(), precision(noise.device):
+        parts = zip(noise.split(_BATCH), cond.split(_BATCH), strict=True)
+        images = [pipeline.sample(z.contiguous(memory_format=torch.channels_last), c) for z, c in parts]
+    return torch.cat(images).float().clamp_(-1, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class SceneEvaluator(Evaluator):
     """An `Evaluator` of scenes, which also scores what was asked for: the first N test scenes.
@@ -154,6 +167,12 @@ class SceneEvaluator(Evaluator):
     def wanted(self) -> ImageSet:
         """The N scenes whose layouts or captions are asked for."""
         return self.test.take(slice(self.count))
+
+    def condition(self, side: int) -> Tensor:
+        """What a denoiser is asked for: painted layouts (N, 13, side, side), or captions as integers (N, LENGTH)."""
+        if self.asked == "layout":
+            return paint(layout(self.wanted), side)
+        return encode(captions(self.wanted))
 
     def judge(self, images: Tensor) -> dict[str, float]:
         """Accuracy of N images, uint8 or floats in [-1, 1], as `layout_accuracy` or `caption_accuracy` measures it."""

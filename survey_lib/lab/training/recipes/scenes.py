@@ -224,34 +224,13 @@ def _caption_net(examples: TensorDataset) -> Preconditioned:
     return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
 
 
-def draw(pipeline: LatentDiffusion, cond: Tensor, shape: tuple[int, int, int], *, seed: int = 0) -> Tensor:
-    """Images for conditions (N, ...), in batches: latents have the ``shape`` (dims, h, w)."""
-    noise = torch.randn(len(cond), *shape, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad(), precision():
-        parts = [pipeline.sample(*part) for part in zip(noise.split(250), cond.split(250), strict=True)]
-    return torch.cat(parts).float().clamp_(-1, 1)
-
-
-def pipeline_of(denoiser: Preconditioned, autoencoder: KLAutoencoder, **settings: object) -> LatentDiffusion:
-    """Latent diffusion at full speed under the schedule `vp_linear`."""
-    net = denoiser.net.to(memory_format=torch.channels_last).eval()
-    denoiser = Preconditioned(net, vp_linear(), denoiser.kind, denoiser.sigma_data)
-    return LatentDiffusion(autoencoder.to(memory_format=torch.channels_last).eval(), denoiser, **settings)
-
-
-def condition(images: ImageSet, asked: str, side: int) -> Tensor:
-    """What a denoiser is asked for: painted layouts, or captions as integers."""
-    if asked == "layout":
-        return layouts.paint(layout(images), side)
-    return captions.encode(captions.captions(images))
-
-
 def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of 1000 samples at 20 guided steps."""
     evaluator = judges.SceneEvaluator.load_for(1000, asked=asked)
-    pipeline = pipeline_of(model, load(f"{dataset}_f4", root))
-    cond = condition(evaluator.wanted, asked, 16)
-    return evaluator.score(draw(pipeline, cond, (model.net.channels, 16, 16)))
+    denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
+    pipeline = LatentDiffusion(load(f"{dataset}_f4", root), denoiser)
+    noise = torch.randn(1000, model.net.channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    return evaluator.score(judges.draw(pipeline, noise, evaluator.condition(16)))
 
 
 DENOISER = Recipe(

@@ -1,0 +1,1 @@
+"""Lesson 30: latent diffusion from nothing to a caption."""
