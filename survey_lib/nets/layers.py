@@ -142,7 +142,7 @@ class CrossAttention(nn.Module):
 
     def weights(self, x: Tensor, context: Tensor) -> Tensor:
         """Fraction of its attention that each position gives to each token: (B, heads, H W, L)."""
-        query = self.query(self.norm(x)) + self.place(self._places(x))
+        query = self.query(self.norm(x)) + self.place(self.places(x))
         query = rearrange(query, "b (h c) y x -> b h (y x) c", h=self.heads)
         key = rearrange(self.key(context), "b l (h c) -> b h l c", h=self.heads)
         return attention_weights(query, key)
@@ -152,7 +152,7 @@ class CrossAttention(nn.Module):
         mixed = self.weights(x, context) @ value
         return x + self.out(rearrange(mixed, "b h (y x) c -> b (h c) y x", y=x.shape[2]))
 
-    def _places(self, x: Tensor) -> Tensor:
+    def places(self, x: Tensor) -> Tensor:
         """Sines and cosines of the positions of a map: (1, 4 frequencies, H, W)."""
         frequencies = torch.tensor(self.FREQUENCIES, dtype=x.dtype, device=x.device) * math.pi
         down, across = ((torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n for n in x.shape[2:])

@@ -25,7 +25,7 @@ from survey_lib.lab.runtime import HOME, check_device, suggest
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes import discrete, images, scenes
 from survey_lib.lab.training.recipes.training import Training
-from survey_lib.lab.training.trainer import Trainer
+from survey_lib.lab.training.trainer import Recipe, Trainer
 
 TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS | scenes.TRAININGS
 #: The roles of each data set.
@@ -59,11 +59,11 @@ def train(
     root = trial_folder(steps) if root is None else Path(root)
     recipe = training.recipe_for(dataset, steps=steps)
     state = HOME / "build" / "training" / f"{name}{'' if steps is None else f'_{steps}'}.safetensors"
-    trainer = _trainer(training, training.data(dataset, root), recipe, device=device, save_to=state)
-    model = trainer.finish(progress=progress).cpu()
+    training_run = trainer(training, training.data(dataset, root), recipe, device=device, save_to=state)
+    model = training_run.finish(progress=progress).cpu()
     about = _facts(data.load(dataset)) | {"recipe": asdict(recipe), "seed": recipe.seed}
-    about |= {"minutes": round(trainer.seconds / 60, 1), **_circumstances(device)}
-    about["scores"] = {"loss": trainer.history[-1].loss}
+    about |= {"minutes": round(training_run.seconds / 60, 1), **_circumstances(device)}
+    about["scores"] = {"loss": training_run.history[-1].loss}
     if steps is None:
         about["scores"] |= training.score(model, dataset, root)
     path = checkpoints.save(name, model, about, root=root)
@@ -76,7 +76,14 @@ def fit(
 ) -> nn.Module:
     """Train on the CPU without saving: the model in eval mode, without gradients."""
     recipe = training.recipe_for(dataset, steps=steps, seed=seed)
-    return _trainer(training, training.data(dataset, None), recipe).finish(progress=progress)
+    return trainer(training, training.data(dataset, None), recipe).finish(progress=progress)
+
+
+def trainer(training: Training, examples: Any, recipe: Recipe, **options: Any) -> Trainer:
+    """The `Trainer` of a row of the table, to be watched; ``options`` are those of a `Trainer`."""
+    model = training.untrained(examples, recipe.seed)
+    loss = None if training.loss is None else training.loss(model, recipe)
+    return Trainer(model, examples, recipe, loss=loss, **options)
 
 
 def trial_folder(steps: int | None) -> Path:
@@ -89,12 +96,6 @@ def _find(name: str) -> tuple[str, Training]:
         raise ValueError(f'no training "{name}"{suggest(name, names())}; accepted: {", ".join(names())}')
     dataset, _, role = name.partition("_")
     return dataset, TRAININGS[role]
-
-
-def _trainer(training: Training, examples: Any, recipe: Any, **options: Any) -> Trainer:
-    model = training.untrained(examples, recipe.seed)
-    loss = None if training.loss is None else training.loss(model, recipe)
-    return Trainer(model, examples, recipe, loss=loss, **options)
 
 
 def _facts(images: ImageSet) -> dict[str, Any]:
