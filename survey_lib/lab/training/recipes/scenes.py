@@ -166,13 +166,13 @@ def _autoencoder_score(model: KLAutoencoder, dataset: str, root: Path | None) ->
 DIMS: Mapping[int, int] = {2: 3, 4: 4, 8: 16}
 
 
-def _autoencoder(factor: int) -> Training:
+def _autoencoder(factor: int, steps: int) -> Training:
     net = {"halvings": factor.bit_length() - 1, "dims": DIMS[factor]}
     return Training(
         data=lambda dataset, root: data.load(dataset),
         model=lambda images: KLAutoencoder(images.shape[-3], **net),
         loss=_autoencoding,
-        recipe=AutoencoderRecipe(steps=8000, batch=8, rate=2e-3, optimizer="muon", matrix_rate=0.03, average=0.99),
+        recipe=AutoencoderRecipe(steps=steps, batch=8, rate=2e-3, optimizer="muon", matrix_rate=0.03, average=0.99),
         score=_autoencoder_score,
     )
 
@@ -280,7 +280,9 @@ TRAININGS: Mapping[str, Training] = {
         recipe=replace(_JUDGE, batch=32, steps=3000),
         score=_judge_score,
     ),
-    **{f"f{factor}": _autoencoder(factor) for factor in DIMS},
+    "f2": _autoencoder(2, 2500),
+    "f4": _autoencoder(4, 8000),
+    "f8": _autoencoder(8, 2500),
     "layout": _denoiser("layout", _with_layouts, partial(layout_net, widths=(32, 64), patch=1), painted, 15_000),
     "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond, 11_000),
 }
