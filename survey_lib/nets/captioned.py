@@ -15,7 +15,7 @@ class CaptionEncoder(nn.Module):
     def __init__(self, words: int, length: int, *, width: int = 64, layers: int = 2, heads: int = 2):
         super().__init__()
         self.words, self.length = words, length
-        self.embed, self.places = nn.Embedding(words, width), nn.Parameter(0.02 * torch.randn(length, width))
+        self.embed, self.places = nn.Embedding(words, width), nn.Parameter(torch.zeros(length, width))
         self.layers = nn.ModuleList(Layer(width, heads, film=False) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 

@@ -156,6 +156,7 @@ _SOURCE = source_of(__file__)
 
 
 def check_characters(characters: str) -> None:
+    """Raise TypeError or ValueError unless ``characters`` are digits and letters, each once."""
     accepted = DIGITS + LETTERS
     if not isinstance(characters, str):
         raise TypeError(f"characters is a string of digits and letters, such as {DIGITS!r}; got {characters!r}")

@@ -113,10 +113,11 @@ def test_glyphs_for_training_and_testing_are_apart():
 
 
 def test_glyphs_are_drawn_once_and_then_read(monkeypatch):
-    monkeypatch.setattr(sets, "_GLYPHS", {"train": (60, 0), "test": (30, 1)})
+    monkeypatch.setattr(sets, "_NUMBERS", {"train": (60, 0), "test": (30, 1)})
     monkeypatch.setattr(sets, "_QUICK", 10)
     first = load("glyphs", size=16)
-    monkeypatch.setattr(sets, "glyphs", lambda *a, **k: pytest.fail("drawn again"))
+    never = (lambda *a, **k: pytest.fail("drawn again"), *sets._DRAWN["glyphs"][1:])
+    monkeypatch.setitem(sets._DRAWN, "glyphs", never)
     second, part = load("glyphs", size=16), load("glyphs", size=16, count=25)
     assert len(first) == 60 and len(part) == 25
     assert torch.equal(first.images, second.images) and torch.equal(first.labels, second.labels)
@@ -125,7 +126,7 @@ def test_glyphs_are_drawn_once_and_then_read(monkeypatch):
 
 
 def test_glyphs_never_end(monkeypatch):
-    monkeypatch.setattr(sets, "_GLYPHS", {"train": (20, 0), "test": (20, 1)})
+    monkeypatch.setattr(sets, "_NUMBERS", {"train": (20, 0), "test": (20, 1)})
     assert len(load("glyphs", count=50, size=16)) == 50
 
 

@@ -24,7 +24,7 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "HOME", tmp_path / "home")
     monkeypatch.delenv("SURVEY_DATA", raising=False)
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    monkeypatch.setattr(sets, "_GLYPHS", {"train": (40, 0), "test": (40, 1)})
+    monkeypatch.setattr(sets, "_NUMBERS", {"train": (40, 0), "test": (40, 1)})
     monkeypatch.setattr(sets, "_QUICK", 10)
     return tmp_path / "home"
 
@@ -171,7 +171,7 @@ def test_a_damaged_cache_is_told_of_and_made_again(home, spoil):
 
 def test_another_recipe_is_another_file(monkeypatch, home):
     load("glyphs", size=16)
-    monkeypatch.setattr(sets, "provenance", lambda: ("changed",))
+    monkeypatch.setattr(sets, "provenance", lambda source: ("changed", source))
     load("glyphs", size=16)
     assert len(list((home / "data" / "cache").iterdir())) == 2
 
