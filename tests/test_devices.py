@@ -17,8 +17,11 @@ from survey_lib.core.heads import Kind, LabelPosterior, Preconditioned, Reschedu
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
 from survey_lib.design import discrete, guidance
 from survey_lib.design import score as scores
-from survey_lib.nets.autoencoder import Autoencoder
+from survey_lib.design.latent import paint
+from survey_lib.nets.autoencoder import Autoencoder, KLAutoencoder
+from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
+from survey_lib.nets.finder import Finder
 from survey_lib.nets.layers import initialised
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
@@ -136,12 +139,19 @@ DENOISERS = {
     "score": lambda x: MIXTURE.score(x, T, SCHEDULE),
     "log_prob": lambda x: MIXTURE.log_prob(x, T, SCHEDULE),
 }
+CAPTIONED = {"widths": (8, 8), "patch": 1, "attention": (1,), "embedding": 8}
 NETS = {
     "unet": lambda x: net(x.device, attention=(1,))(x, x.new_zeros(3)),
     "unet, labels": lambda x: net(x.device, classes=2)(x, x.new_zeros(3), Y.to(x.device)),
     "noisy classifier": lambda x: labels(x.device)(x, T),
     "classifier": lambda x: initialised(0, lambda: Classifier(1, (2,), widths=(8, 8))).to(x.device).eval()(x),
     "autoencoder": lambda x: initialised(0, lambda: Autoencoder(1, width=8, codes=None)).to(x.device)(x),
+    "autoencoder, normalised": lambda x: initialised(0, lambda: KLAutoencoder(1, width=8)).to(x.device)(x),
+    "finder": lambda x: initialised(0, lambda: Finder(1, widths=(8, 8), cell=4)).to(x.device)(x),
+    "captions": lambda x: initialised(0, lambda: CaptionedUNet(4, 6, width=8, channels=1, **CAPTIONED)).to(x.device)(
+        x, x.new_zeros(3), torch.ones(3, 6, dtype=torch.long, device=x.device)
+    ),
+    "painted layout": lambda x: paint(x[:, 0, :4, :5], 8),
     "mlp": lambda x: initialised(0, lambda: MLP(64)).to(x.device)(x.flatten(1), x.new_zeros(3)),
     "transformer": lambda x: initialised(0, lambda: Transformer(4, 3, 8, width=32)).to(x.device)(
         torch.zeros(3, 8, dtype=torch.long, device=x.device), x.new_zeros(3)
