@@ -122,7 +122,7 @@ def train_space(name: str, minutes: float, *, size: int = 64, seed: int = 0, cou
         recipe = replace(recipe, **PIXELS)
     model, second, steps = _fit(training, TensorDataset(z, layout(images)), recipe, budget - first)
     denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
-    return Trained(LatentDiffusion(autoencoder, denoiser), first, second, steps)
+    return Trained(LatentDiffusion(autoencoder, denoiser), round(first, 1), round(second, 1), steps)
 
 
 def _fit(training: Training, examples: Any, recipe: Recipe, seconds: float) -> tuple[nn.Module, float, int]:
