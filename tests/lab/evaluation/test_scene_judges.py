@@ -79,7 +79,7 @@ def test_each_mistake_is_told_apart(found, wrong):
 
 
 def test_the_evaluator_scores_what_was_asked_for():
-    layout, caption = (SceneEvaluator.load_for(40, asked=asked) for asked in ("layout", "caption"))
+    layout, caption = (SceneEvaluator.load_for(70, asked=asked) for asked in ("layout", "caption"))
     images = layout.wanted.images
     for evaluator, name in ((layout, "layout"), (caption, "all")):
         scores = evaluator.score(images)
