@@ -7,7 +7,7 @@ import torch
 
 from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.captioned import CaptionedUNet, CaptionEncoder
-from survey_lib.nets.layers import CrossAttention
+from survey_lib.nets.layers import CrossAttention, initialised
 from survey_lib.nets.unet import UNet
 from tests.support import draw, generator, nonzero
 
@@ -92,6 +92,28 @@ def test_a_context_of_another_shape_is_refused(shape):
         nonzero(UNet, context=8, **SMALL)(draw(2, 4, 8, 8), torch.zeros(2), draw(*shape))
 
 
+def test_a_context_adds_layers_and_changes_no_other():
+    """Shipped weights of U-Nets without a context keep their names and shapes."""
+    shapes = [{key: p.shape for key, p in UNet(**SMALL, context=c).state_dict().items()} for c in (None, 8)]
+    added = shapes[1].keys() - shapes[0].keys()
+    assert shapes[0].items() <= shapes[1].items()
+    assert {key.rpartition(".2.")[0] for key in added} == {"down.1.0", "middle.0", "up.0.0"}
+
+
+def test_a_new_network_ignores_its_context():
+    """The zero-initialised output of attention: a new network begins as the one without words."""
+    net, x = initialised(0, lambda: UNet(**SMALL, context=8)), draw(2, 4, 8, 8)
+    torch.nn.init.normal_(net.leave.weight, generator=generator())
+    assert net(x, torch.zeros(2)).any()
+    assert torch.equal(net(x, torch.zeros(2)), net(x, torch.zeros(2), draw(2, 5, 8)))
+
+
+@pytest.mark.parametrize("other", [{"classes": 3}, {"cond_channels": 1}])
+def test_a_context_and_another_condition_are_refused(other):
+    with pytest.raises(ValueError, match="not by several"):
+        UNet(**SMALL, context=8, **other)
+
+
 def test_a_context_without_attention_is_refused():
     with pytest.raises(ValueError, match="context needs levels with attention"):
         UNet(4, context=8)
@@ -110,6 +132,36 @@ def test_the_order_of_words_matters():
     encoder = nonzero(CaptionEncoder, 24, 19, width=16)
     tokens = words(3, 19)
     assert (encoder(tokens).flip(1) - encoder(tokens.flip(1))).abs().max() > 1e-2
+
+
+def test_every_word_sees_every_word():
+    encoder, tokens = nonzero(CaptionEncoder, 24, 6, width=16, layers=1), words(1, 6)
+    before = encoder(tokens)
+    for place in range(6):
+        changed = tokens.clone()
+        changed[0, place] = (changed[0, place] + 1) % 24
+        assert ((encoder(changed) - before).abs().amax(-1) > 1e-6).all()
+
+
+def test_captions_of_a_batch_do_not_mix():
+    net, x, tokens = captioned(), draw(3, 4, 8, 8), words(3, 19)
+    together = net(x, torch.zeros(3), tokens)
+    for i in range(3):
+        torch.testing.assert_close(net(x[i : i + 1], torch.zeros(1), tokens[i : i + 1]), together[i : i + 1])
+
+
+def test_overfits_one_batch_of_captions():
+    """Four patterns, each asked for by the order of the same words at full noise."""
+    net = initialised(0, lambda: CaptionedUNet(6, 5, width=16, **{**SMALL, "channels": 1}))
+    wanted, noise = draw(4, 1, 8, 8).sign(), draw(1, 1, 8, 8, seed=1).expand(4, -1, -1, -1)
+    tokens = torch.tensor([[1, 2, 3, 4, 0], [2, 1, 3, 4, 0], [1, 2, 4, 3, 0], [4, 3, 2, 1, 0]])
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (net(noise, torch.ones(4), tokens) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
 
 
 def test_is_made_again_from_its_config():
@@ -131,6 +183,13 @@ def test_attention_costs_what_a_hand_count_says():
     net, x, context = CrossAttention(channels, size), torch.zeros(1, channels, 4, 4), torch.zeros(1, tokens, size)
     expected = 2 * places * channels**2 + 12 * places * channels + 2 * tokens * size * channels
     assert macs(net, x, context) == expected + 2 * places * tokens * channels
+
+
+def test_the_encoder_costs_what_a_hand_count_says():
+    width, length, layers = 16, 6, 3
+    encoder = CaptionEncoder(24, length, width=width, layers=layers)
+    token = 4 * width**2 + 2 * length * width + 8 * width**2  # projections, attention, the wide layer
+    assert macs(encoder, words(2, length)) == 2 * layers * length * token
 
 
 @pytest.mark.parametrize("tokens", [torch.zeros(1, 18, dtype=torch.int64), torch.zeros(1, 19), torch.zeros(19).long()])

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from survey_lib.lab.evaluation.cost import macs
 from survey_lib.nets.layers import initialised
-from survey_lib.nets.transformer import Transformer
-from tests.support import generator, nonzero
+from survey_lib.nets.transformer import Layer, Transformer
+from tests.support import draw, generator, nonzero
 
 
 def make(*args, **config) -> Transformer:
@@ -89,6 +89,20 @@ def test_cost_is_that_of_its_layers(causal: bool) -> None:
     token = 4 * width**2 + 2 * length * width + 8 * width**2  # projections, attention, the wide layer
     once = layers * 4 * width**2 + (0 if causal else 2 * 16 * width + width**2)  # film; the noise level
     assert macs(net, tokens(1, length), noise) == length * (layers * token + width * outputs) + once
+
+
+def test_a_layer_without_film_agrees_with_torch() -> None:
+    ours, h = nonzero(Layer, 16, 4, film=False), draw(3, 7, 16)
+    theirs = torch.nn.TransformerEncoderLayer(
+        16, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    pairs = ((theirs.self_attn.out_proj, ours.out), (theirs.linear1, ours.wide), (theirs.linear2, ours.narrow))
+    for other, own in (*pairs, (theirs.norm1, ours.norms[0]), (theirs.norm2, ours.norms[1])):
+        other.load_state_dict(own.state_dict())
+    with torch.no_grad():
+        theirs.self_attn.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.self_attn.in_proj_bias.copy_(ours.qkv.bias)
+    torch.testing.assert_close(ours(h), theirs(h), rtol=0, atol=1e-5)
 
 
 def test_bad_input_gets_one_clear_sentence() -> None:
