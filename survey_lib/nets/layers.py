@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -26,6 +26,27 @@ def check_images(x: Tensor, channels: int, multiple: int, network: str) -> None:
     if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
         sides = f" with H and W multiples of {multiple}" if multiple > 1 else ""
         raise ValueError(f"this {network} takes images (B, {channels}, H, W){sides}; got {tuple(x.shape)}")
+
+
+def concatenated(x: Tensor, cond: Tensor | None, channels: int) -> Tensor:
+    """Images ``x`` (B, C, H, W) with the condition (B, channels, H, W) as further channels; None stands for zeros."""
+    shape = (len(x), channels, *x.shape[2:])
+    cond = x.new_zeros(shape) if cond is None else cond
+    if cond.shape != shape:
+        raise ValueError(f"cond must be an image of shape {shape}; got {tuple(cond.shape)}")
+    return torch.cat([x, cond.to(x.dtype)], dim=1)
+
+
+def position_features(x: Tensor, frequencies: Sequence[int]) -> Tensor:
+    """Sines and cosines of the positions of a map (B, C, H, W): (1, 4 len(frequencies), H, W).
+
+    frequencies: half turns across the map, whatever its size.
+    """
+    speeds = torch.tensor(frequencies, dtype=x.dtype, device=x.device) * math.pi
+    down, across = ((torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n for n in x.shape[2:])
+    places = torch.stack(torch.meshgrid(down, across, indexing="ij"))  # (2, H, W)
+    angles = (speeds[:, None, None, None] * places).flatten(0, 1)
+    return torch.cat([angles.sin(), angles.cos()])[None]
 
 
 class NoiseEmbedding(nn.Module):
@@ -154,8 +175,4 @@ class CrossAttention(nn.Module):
 
     def places(self, x: Tensor) -> Tensor:
         """Sines and cosines of the positions of a map: (1, 4 frequencies, H, W)."""
-        frequencies = torch.tensor(self.FREQUENCIES, dtype=x.dtype, device=x.device) * math.pi
-        down, across = ((torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n for n in x.shape[2:])
-        places = torch.stack(torch.meshgrid(down, across, indexing="ij"))  # (2, H, W)
-        angles = (frequencies[:, None, None, None] * places).flatten(0, 1)
-        return torch.cat([angles.sin(), angles.cos()])[None]
+        return position_features(x, self.FREQUENCIES)

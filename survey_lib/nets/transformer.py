@@ -39,8 +39,6 @@ class Transformer(nn.Module):
             states=states, outputs=outputs, length=length, width=width, layers=layers, heads=heads, classes=classes,
             causal=causal,
         )  # fmt: skip
-        if width % heads:
-            raise ValueError(f"a width of {width} does not divide into {heads} heads of attention")
         self.length, self.states, self.classes, self.causal = length, states, classes, causal
         self.embed = nn.Embedding(states + causal, width)  # causal: one more, the token before the first
         self.places = nn.Parameter(torch.zeros(length, width))
@@ -74,10 +72,14 @@ class Layer(nn.Module):
     """Residual attention, then a residual feed-forward layer; the last layer of each is initialised to zero.
 
     film: whether an embedding scales and shifts the input of each. Without, ``e`` is None.
+
+    Raises ValueError for a width that is not a multiple of ``heads``.
     """
 
     def __init__(self, width: int, heads: int, causal: bool = False, film: bool = True):
         super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} heads of attention")
         self.heads, self.causal = heads, causal
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=not film) for _ in range(2))
         self.film = nn.Linear(width, 4 * width) if film else None

@@ -16,6 +16,7 @@ from survey_lib.nets.layers import (
     ResidualBlock,
     SelfAttention,
     check_images,
+    concatenated,
 )
 
 
@@ -99,7 +100,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         check_images(x, self.channels, self.multiple, "U-Net")
         if self.cond_channels is not None:
-            x, cond = self._concatenated(x, cond), None
+            x, cond = concatenated(x, cond, self.cond_channels), None
         context = None
         if self.context is not None:
             context, cond = cond, None
@@ -116,13 +117,6 @@ class UNet(nn.Module):
             for block in blocks:
                 h = block(torch.cat([h, skips.pop()], dim=1), *given)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)[:, : self.channels]
-
-    def _concatenated(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        shape = (len(x), self.cond_channels, *x.shape[2:])
-        cond = x.new_zeros(shape) if cond is None else cond
-        if cond.shape != shape:
-            raise ValueError(f"cond must be an image of shape {shape}; got {tuple(cond.shape)}")
-        return torch.cat([x, cond.to(x.dtype)], dim=1)
 
 
 class _Block(nn.ModuleList):
