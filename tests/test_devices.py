@@ -26,6 +26,7 @@ from survey_lib.nets.layers import initialised
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
+from survey_lib.nets.vit import UViT
 from survey_lib.process import scheduling
 from tests.support import generator
 
@@ -148,6 +149,10 @@ NETS = {
     "autoencoder": lambda x: initialised(0, lambda: Autoencoder(1, width=8, codes=None)).to(x.device)(x),
     "autoencoder, normalised": lambda x: initialised(0, lambda: KLAutoencoder(1, width=8)).to(x.device)(x),
     "finder": lambda x: initialised(0, lambda: Finder(1, widths=(8, 8), cell=4)).to(x.device)(x),
+    "u-vit": lambda x: initialised(0, lambda: UViT(1, width=32, layers=3)).to(x.device)(x, x.new_zeros(3)),
+    "u-vit, labels": lambda x: initialised(0, lambda: UViT(1, width=32, layers=3, classes=2)).to(x.device)(
+        x, x.new_zeros(3), Y.to(x.device)
+    ),
     "captions": lambda x: initialised(0, lambda: CaptionedUNet(4, 6, width=8, channels=1, **CAPTIONED)).to(x.device)(
         x, x.new_zeros(3), torch.ones(3, 6, dtype=torch.long, device=x.device)
     ),

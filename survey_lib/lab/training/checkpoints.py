@@ -31,6 +31,7 @@ from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
+from survey_lib.nets.vit import UViT
 
 Model = Preconditioned | LabelPosterior | CategoricalDenoiser | Classifier | Autoencoder | Finder | Transformer
 
@@ -45,7 +46,10 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
-    for net in (UNet, CaptionedUNet, MLP, Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder, Transformer)
+    for net in (
+        *(UNet, CaptionedUNet, UViT, MLP, Transformer),
+        *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder),
+    )
 }
 _BARE = ("Classifier", "Autoencoder", "KLAutoencoder", "Finder", "Transformer")  # serve without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest

@@ -14,10 +14,12 @@ from survey_lib.core.heads import LabelPosterior, Preconditioned
 from survey_lib.core.schedules import edm, vp_cosine
 from survey_lib.design.discrete import CategoricalDenoiser
 from survey_lib.lab.training import checkpoints
+from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
+from survey_lib.nets.vit import UViT
 
 ABOUT = {"dataset": "none", "seed": 0}
 
@@ -80,6 +82,8 @@ OTHERS = [
     CategoricalDenoiser(Transformer(5, 4, 6, width=8, layers=1), absorbing(4), 4),
     CategoricalDenoiser(UNet(4, widths=(4,)), uniform(4), 4),
     Transformer(4, 4, 6, width=8, layers=1, causal=True),
+    Preconditioned(UViT(1, patch=2, width=8, layers=3, heads=2, classes=3), edm()),
+    Preconditioned(CaptionedUNet(5, 4, width=8, widths=(8,), attention=(0,)), edm(), sigma_data=0.5),
 ]
 
 
@@ -141,7 +145,7 @@ def test_damaged_manifest(saved, text):
         ({"config": {"channels": 1, "widths": [8, 24]}}, "do not fit the UNet of its manifest"),
         ({"config": {"channels": 1, "depth": 3}}, "do not fit the UNet of its manifest.*depth"),
         ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name"),
-        ({"net": "ResNet"}, 'holds a network "ResNet"; known here: UNet, CaptionedUNet, MLP, Classifier'),
+        ({"net": "ResNet"}, 'holds a network "ResNet"; known here: UNet, CaptionedUNet, UViT, MLP'),
         ({"net": "MLP", "config": {"dims": 2}}, "do not fit the MLP of its manifest"),
     ],
 )
@@ -187,7 +191,7 @@ def test_models_that_could_not_be_loaded_are_not_saved(tmp_path):
 
     odd = CategoricalDenoiser(UNet(4, widths=(4,)), uniform(4, survival=lambda t: (1 - t) ** 3), 4)
     for model, words in (
-        (Own(2, 2), "own holds a Own; these networks can be saved: UNet, CaptionedUNet, MLP"),
+        (Own(2, 2), "own holds a Own; these networks can be saved: UNet, CaptionedUNet, UViT, MLP"),
         (Preconditioned(Own(2, 2), edm()), "own holds a Own"),
         (UNet(1, widths=(4,)), "a bare UNet; it needs a head"),
         (odd, "a chain without a name; these can be saved, with evidence: uniform, absorbing"),
