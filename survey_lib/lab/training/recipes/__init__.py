@@ -61,7 +61,7 @@ def train(
     state = HOME / "build" / "training" / f"{name}{'' if steps is None else f'_{steps}'}.safetensors"
     training_run = trainer(training, training.data(dataset, root), recipe, device=device, save_to=state)
     model = training_run.finish(progress=progress).cpu()
-    about = _facts(data.load(dataset)) | {"recipe": asdict(recipe), "seed": recipe.seed}
+    about = _facts(data.load(dataset, count=training.images)) | {"recipe": asdict(recipe), "seed": recipe.seed}
     about |= {"minutes": round(training_run.seconds / 60, 1), **_circumstances(device)}
     about["scores"] = {"loss": training_run.history[-1].loss}
     if steps is None:

@@ -188,13 +188,16 @@ def latents(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
     return torch.cat(parts).contiguous()
 
 
+_MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
+
+
 def _with_layouts(dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset)
+    images = data.load(dataset, count=_MANY)
     return TensorDataset(latents(load(f"{dataset}_f4", root), images), layout(images))
 
 
 def _with_captions(dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset)
+    images = data.load(dataset, count=_MANY)
     return TensorDataset(latents(load(f"{dataset}_f4", root), images), captions.encode(captions.captions(images)))
 
 
@@ -231,8 +234,9 @@ def layout_net(examples: TensorDataset, **net: object) -> Preconditioned:
 
 
 def _caption_net(examples: TensorDataset) -> Preconditioned:
-    unet = {"widths": (32, 64), "patch": 1, "middle": 4, "attention": (1,)}
-    net = CaptionedUNet(len(captions.VOCABULARY), captions.LENGTH, channels=examples.tensors[0].shape[1], **unet)
+    unet = {"widths": (48, 96), "patch": 1, "middle": 4, "attention": (0, 1)}
+    words = {"words": len(captions.VOCABULARY), "length": captions.LENGTH, "width": 96}
+    net = CaptionedUNet(**words, channels=examples.tensors[0].shape[1], **unet)
     return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
 
 
@@ -260,8 +264,9 @@ def _denoiser(asked: str, examples: Callable, net: Callable, prepare: Callable, 
         data=examples,
         model=net,
         loss=partial(conditional_loss, prepare),
-        recipe=replace(DENOISER, steps=steps),
+        recipe=replace(DENOISER, batch=128, steps=steps),  # of a size that keeps a GPU busy
         score=partial(_denoiser_score, asked),
+        images=_MANY,
     )
 
 
@@ -283,6 +288,6 @@ TRAININGS: Mapping[str, Training] = {
     "f2": _autoencoder(2, 2500),
     "f4": _autoencoder(4, 8000),
     "f8": _autoencoder(8, 2500),
-    "layout": _denoiser("layout", _with_layouts, partial(layout_net, widths=(32, 64), patch=1), painted, 15_000),
-    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond, 11_000),
+    "layout": _denoiser("layout", _with_layouts, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000),
+    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond, 9500),
 }

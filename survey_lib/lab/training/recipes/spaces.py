@@ -117,7 +117,7 @@ def train_space(name: str, minutes: float, *, size: int = 64, seed: int = 0, cou
     first += time.process_time() - began
     net = partial(scenes.layout_net, widths=space.widths, patch=space.patch)
     training = replace(scenes.TRAININGS["layout"], model=net)
-    recipe = training.recipe_for("scenes", seed=seed)
+    recipe = replace(scenes.DENOISER, seed=seed)
     if space.role is None:
         recipe = replace(recipe, **PIXELS)
     model, second, steps = _fit(training, TensorDataset(z, layout(images)), recipe, budget - first)

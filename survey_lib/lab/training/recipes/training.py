@@ -31,6 +31,7 @@ class Training:
     recipe: Recipe
     score: Callable[[nn.Module, str, Path | None], dict[str, float]]  # of the trained model, data set and folder
     steps: Mapping[str, int] = field(default_factory=dict)  # of data sets that need another number than the recipe's
+    images: int | None = None  # behind ``data``, where they are not all training images of the data set
 
     def recipe_for(self, dataset: str, *, steps: int | None = None, seed: int | None = None) -> Recipe:
         """The recipe for a data set, with other ``steps`` or another ``seed`` where they are given."""
