@@ -29,6 +29,7 @@ from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.semantic import SemanticUNet
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 from survey_lib.nets.vit import UViT
@@ -47,7 +48,7 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
     for net in (
-        *(UNet, CaptionedUNet, UViT, MLP, Transformer),
+        *(UNet, CaptionedUNet, SemanticUNet, UViT, MLP, Transformer),
         *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder),
     )
 }

@@ -1,14 +1,15 @@
-"""Sliders over images, with a static figure of the same images for readers without a kernel.
+"""Images that follow a slider or a line of text, with a static figure for readers without a kernel.
 
-A widget is one notebook output with two forms: front ends with a live kernel show the slider, all others (a page on the
-web, an exported HTML file) the static figure, which is stored as an image. Moving the slider updates an `Image` and an
-`HTML` widget through ``observe``; nothing is captured.
+A widget is one notebook output with two forms: front ends with a live kernel show the control, all others (a page on
+the web, an exported HTML file) the static figure, which is stored as an image. Using the control updates an `Image` and
+an `HTML` widget through ``observe``; nothing is captured.
 """
 
 from __future__ import annotations
 
+import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,14 +26,40 @@ from survey_lib.lab.plots.style import SHARPNESS, Figure, describe, png
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _WIDEST = 720  # largest width of a frame in page pixels
+_WHOLE = {"description_width": "initial"}  # as wide as the text: long labels are not cut off
 
 
-class Slider:
-    """A slider over ``values`` that shows ``frame(index)``: PNG bytes and one line of HTML below the image.
+class Live:
+    """A control above an image and one line of HTML, which show ``frame(key)`` for a value of the control.
 
     Frames are rendered when they are first shown, and cached. ``static`` is the figure for readers without a kernel;
-    ``box`` holds the live widgets ``slider``, ``image`` and ``caption``.
+    ``box`` holds the live widgets: the control, ``image`` and ``caption``.
     """
+
+    def __init__(self, control: ipywidgets.Widget, frame: Callable[[Any], tuple[bytes, str]], static: Figure):
+        self._frame, self._frames = frame, {}
+        self.control, self.static = control, static
+        self.image = ipywidgets.Image(format="png")
+        self.caption = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([control, self.image, self.caption])
+        control.observe(lambda change: self._show(change["new"]), names="value")
+        self._show(control.value)
+
+    def _show(self, key: Hashable) -> None:
+        if key not in self._frames:
+            data, text = self._frame(key)
+            width = Image.open(io.BytesIO(data)).width // SHARPNESS
+            self._frames[key] = data, text, f"{min(width, _WIDEST)}px"
+        self.image.value, self.caption.value, self.image.layout.width = self._frames[key]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data, metadata = self.static._repr_mimebundle_()
+        view = self.box._repr_mimebundle_()
+        return {**data, WIDGET: view[WIDGET]}, metadata
+
+
+class Slider(Live):
+    """A slider over ``values`` that shows ``frame(index)``: PNG bytes and one line of HTML below the image."""
 
     def __init__(
         self,
@@ -45,35 +72,38 @@ class Slider:
     ):
         if len(values) < 2:
             raise ValueError(f"a slider needs at least two values; got {len(values)}")
-        self._frame, self._frames = frame, {}
-        self.static = static
-        options = [(_text(value), index) for index, value in enumerate(values)]
         self.slider = ipywidgets.SelectionSlider(
-            options=options,
+            options=[(_text(value), index) for index, value in enumerate(values)],
             value=start,
             description=label,
             continuous_update=True,
             layout={"width": "420px"},
-            style={"description_width": "initial"},  # as wide as the text: long labels are not cut off
+            style=_WHOLE,
         )
-        self.image = ipywidgets.Image(format="png")
-        self.caption = ipywidgets.HTML()
-        self.box = ipywidgets.VBox([self.slider, self.image, self.caption])
-        self.slider.observe(self._show, names="value")
-        self._show({"new": start})
+        super().__init__(self.slider, frame, static)
 
-    def _show(self, change: dict) -> None:
-        index = change["new"]
-        if index not in self._frames:
-            data, text = self._frame(index)
-            width = Image.open(io.BytesIO(data)).width // SHARPNESS
-            self._frames[index] = data, text, f"{min(width, _WIDEST)}px"
-        self.image.value, self.caption.value, self.image.layout.width = self._frames[index]
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        data, metadata = self.static._repr_mimebundle_()
-        view = self.box._repr_mimebundle_()
-        return {**data, WIDGET: view[WIDGET]}, metadata
+class TextBox(Live):
+    """A line of text, shown as ``frame(text)``: PNG bytes and one line of HTML.
+
+    A text that ``frame`` refuses with a ValueError leaves the image as it is; the error's sentence stands below it.
+    """
+
+    def __init__(self, frame: Callable[[str], tuple[bytes, str]], start: str, static: Figure, *, label: str):
+        self.text = ipywidgets.Text(
+            value=start,
+            description=label,
+            continuous_update=False,  # at Enter
+            layout={"width": "95%", "max_width": f"{_WIDEST}px"},
+            style=_WHOLE,
+        )
+        super().__init__(self.text, frame, static)
+
+    def _show(self, key: str) -> None:
+        try:
+            super()._show(key)
+        except ValueError as error:
+            self.caption.value = html.escape(str(error))
 
 
 def image_slider(
@@ -110,6 +140,20 @@ def image_slider(
         static = sheet(torch.cat([as_bytes(images) for images in drawn]), rows=names)
         alt = alt or f"What the slider shows at {', '.join(names)}. {static.alt}"
     return Slider(frame, values, describe(static, alt), label=label, start=start)
+
+
+def text_box(render: Callable[[str], Tensor], texts: Sequence[str], *, label: str, scale: int = 3) -> TextBox:
+    """A line to type that shows the images ``render(text)``; it begins at the first of ``texts``.
+
+    ``render`` returns images (N, C, H, W), uint8 or in [-1, 1], shown at whole-number ``scale``, or raises ValueError
+    with a sentence for the reader. The static figure shows all ``texts``.
+    """
+    if not texts:
+        raise ValueError("a text box needs at least one text to begin with")
+    drawn = [as_bytes(render(text)) for text in texts]
+    static = sheet(torch.cat(drawn), rows=list(texts), columns=len(drawn[0]))
+    told = f"What the box shows for {'; '.join(texts)}. {static.alt}"
+    return TextBox(lambda text: (_png(render(text), scale, None), ""), texts[0], describe(static, told), label=label)
 
 
 def time_slider(

@@ -1,12 +1,16 @@
 """Spaces: pixels and latents in which a denoiser of scenes works, trained from one budget."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from survey_lib.lab.data.scenes import layout, scenes
+from survey_lib.lab.evaluation.cost import macs
 from survey_lib.lab.evaluation.scenes import draw
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import spaces
+from survey_lib.lab.training.recipes import TRAININGS, spaces
 from survey_lib.lab.training.recipes.scenes import latents, painted, perceptual_distance, reconstruct
 
 
@@ -37,6 +41,21 @@ def test_a_trained_space_draws_scenes(name):
     images = draw(made.pipeline, noise, painted(layout(scenes(2)), noise))
     assert images.shape == (2, 3, 32, 32) and images.isfinite().all()
     assert spaces.judged(images).shape == (2, 3, 64, 64)
+
+
+def test_the_transformer_has_the_work_of_the_u_net_of_its_latents_with_and_without_long_skips():
+    examples = TensorDataset(torch.zeros(1, 4, 16, 16), layout(scenes(1)))
+    z, cond = torch.zeros(1, 4, 16, 16), painted(layout(scenes(1)), torch.zeros(1, 4, 16, 16))
+    work = [macs(spaces.transformer(examples, long_skips=long).net, z, torch.zeros(1), cond) for long in (True, False)]
+    u_net = macs(spaces.SPACES["f4"].networks()[0], z, torch.zeros(1), cond)
+    assert work[0] > work[1] > 0.75 * u_net and work[0] < 1.5 * u_net
+
+
+def test_a_training_for_some_seconds_takes_about_as_long():
+    examples = TensorDataset(torch.randn(8, 4, 16, 16), layout(scenes(8)))
+    training = TRAININGS["layout"]
+    model, seconds, steps = spaces.train_for(training, examples, replace(training.recipe, batch=4), 1.0)
+    assert steps >= 1 and 0.2 < seconds < 5 and not model.training
 
 
 def test_refuses_another_space():

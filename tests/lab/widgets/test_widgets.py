@@ -118,3 +118,28 @@ def test_charts_of_a_slider_stand_side_by_side(x0):
     slider = widgets.image_slider(render, [1.0, 2.0], label="power")
     assert slider.static.pixels().shape[1] <= 1480
     assert "power = 2: Loss against training steps: a goes from 0 to 64." in slider.static.alt
+
+
+def test_a_text_box_draws_what_is_typed_and_says_what_it_refuses(x0):
+    asked = []
+
+    def render(text):
+        asked.append(text)
+        if "<" in text:
+            raise ValueError(f'"{text}" is not a word')
+        return x0[:1] if text == "one" else -x0[:1]
+
+    box = widgets.text_box(render, ["one", "two"], label="caption")
+    first = box.image.value
+    assert "one; two" in box.static.alt and box.text.value == "one"
+    box.text.value = "two"
+    second = box.image.value
+    assert second != first and not box.caption.value
+    box.text.value = "<b>"
+    assert box.image.value == second and box.caption.value == "&quot;&lt;b&gt;&quot; is not a word"
+    box.text.value = "one"
+    assert box.image.value == first and not box.caption.value  # the refusal is gone
+    assert asked.count("two") == 2  # for the figure, and once for the box
+    assert widgets.WIDGET in box._repr_mimebundle_()[0]
+    with pytest.raises(ValueError, match="at least one text"):
+        widgets.text_box(render, [], label="caption")

@@ -23,14 +23,14 @@ from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.runtime import HOME, check_device, suggest
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import discrete, images, scenes
+from survey_lib.lab.training.recipes import discrete, images, scenes, semantic
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
 
-TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS | scenes.TRAININGS
+TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS | scenes.TRAININGS | semantic.TRAININGS
 #: The roles of each data set.
 ROLES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("glyphs", "mnist"), (*images.TRAININGS, *discrete.TRAININGS)),
+    **dict.fromkeys(("glyphs", "mnist"), (*images.TRAININGS, *discrete.TRAININGS, *semantic.TRAININGS)),
     "scenes": ("features", "features2", *scenes.TRAININGS),
 }
 

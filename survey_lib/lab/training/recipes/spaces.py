@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.schedules import vp_linear
+from survey_lib.core.schedules import edm, vp_linear
+from survey_lib.design.latent.layout import CHANNELS
 from survey_lib.design.latent.pipeline import LatentDiffusion
 from survey_lib.lab import data
 from survey_lib.lab.data.images import resize, to_uint8
@@ -26,7 +27,9 @@ from survey_lib.lab.data.scenes import layout
 from survey_lib.lab.training.recipes import scenes
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
+from survey_lib.nets.autoencoder import KLAutoencoder
 from survey_lib.nets.unet import UNet
+from survey_lib.nets.vit import UViT
 
 AUTOENCODER_SHARE = 0.2  # of the budget
 _ANY = torch.zeros(1, 3, 64, 64)  # images whose channels an autoencoder is made for
@@ -76,6 +79,12 @@ SPACES: Mapping[str, Space] = {
 }
 
 
+def transformer(examples: TensorDataset, *, long_skips: bool) -> Preconditioned:
+    """A U-ViT that sees layouts, with about the work of the U-Net of ``f4``."""
+    net = {"patch": 2, "width": 96, "layers": 7, "heads": 3, "cond_channels": CHANNELS, "long_skips": long_skips}
+    return Preconditioned(UViT(examples.tensors[0].shape[1], **net), edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+
+
 class Pixels(nn.Module):
     """The autoencoder that changes nothing: the space of pixels."""
 
@@ -109,7 +118,7 @@ def train_space(name: str, minutes: float, *, size: int = 64, seed: int = 0, cou
     budget, autoencoder, first = 60 * minutes, Pixels(), 0.0
     if space.role is not None:
         training = scenes.TRAININGS[space.role]
-        autoencoder, first, _ = _fit(
+        autoencoder, first, _ = train_for(
             training, images, training.recipe_for("scenes", seed=seed), AUTOENCODER_SHARE * budget
         )
     began = time.process_time()
@@ -120,12 +129,12 @@ def train_space(name: str, minutes: float, *, size: int = 64, seed: int = 0, cou
     recipe = replace(scenes.DENOISER, seed=seed)
     if space.role is None:
         recipe = replace(recipe, **PIXELS)
-    model, second, steps = _fit(training, TensorDataset(z, layout(images)), recipe, budget - first)
+    model, second, steps = train_for(training, TensorDataset(z, layout(images)), recipe, budget - first)
     denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
     return Trained(LatentDiffusion(autoencoder, denoiser), round(first, 1), round(second, 1), steps)
 
 
-def _fit(training: Training, examples: Any, recipe: Recipe, seconds: float) -> tuple[nn.Module, float, int]:
+def train_for(training: Training, examples: Any, recipe: Recipe, seconds: float) -> tuple[nn.Module, float, int]:
     """Train for about ``seconds`` of one core: the model, the seconds taken, and the steps.
 
     The number of steps is fixed before the training begins, for the learning rate follows it: by a short trial.
