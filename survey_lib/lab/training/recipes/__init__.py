@@ -30,7 +30,8 @@ from survey_lib.lab.training.trainer import Recipe, Trainer
 TRAININGS: Mapping[str, Training] = images.TRAININGS | discrete.TRAININGS | scenes.TRAININGS | semantic.TRAININGS
 #: The roles of each data set.
 ROLES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("glyphs", "mnist"), (*images.TRAININGS, *discrete.TRAININGS, *semantic.TRAININGS)),
+    "glyphs": (*images.TRAININGS, *discrete.TRAININGS, *semantic.TRAININGS),
+    "mnist": (*images.TRAININGS, *discrete.TRAININGS),
     "scenes": ("features", "features2", *scenes.TRAININGS),
 }
 
