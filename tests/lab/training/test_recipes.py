@@ -11,8 +11,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import LabelPosterior, Preconditioned
-from survey_lib.core.schedules import edm, vp_cosine
+from survey_lib.core.schedules import edm, vp_cosine, vp_linear
 from survey_lib.design.discrete import CategoricalDenoiser
+from survey_lib.design.latent import LatentDiffusion
+from survey_lib.lab import data
 from survey_lib.lab.data import quantised
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.speed import precision
@@ -279,7 +281,26 @@ class Corner(nn.Module):
 
 
 def test_all_names_are_shipped_and_nothing_else() -> None:
-    assert set(recipes.names()) == set(checkpoints.names())
+    shipped = {name for name in recipes.names() if name.partition("_")[0] not in recipes.NOT_SHIPPED}
+    assert shipped == set(checkpoints.names())
+
+
+def test_cifar10_in_latents_for_whoever_has_it(monkeypatch, tmp_path):
+    """The two stages on images in CIFAR-10's form: an autoencoder, then a denoiser with classes, then pictures."""
+    pixels = torch.randint(256, (40, 3, 32, 32), generator=generator(), dtype=torch.uint8)
+    images = ImageSet("cifar10", pixels, torch.arange(40) % 10, tuple("abcdefghij"))
+    monkeypatch.setattr(data, "load", lambda name, **_: images)
+    for name in ("cifar10_f4", "cifar10_denoiser_f4"):
+        recipes.train(name, steps=2, root=tmp_path, progress=False)
+    autoencoder, denoiser = (
+        checkpoints.load(f"cifar10_{role}", root=tmp_path, schedule=vp_linear()) for role in ("f4", "denoiser_f4")
+    )
+    noise = torch.randn(2, 4, 8, 8, generator=generator())
+    made = LatentDiffusion(autoencoder, denoiser, null=10, scale=2.0, steps=2).sample(noise, torch.tensor([3, 5]))
+    assert made.shape == (2, 3, 32, 32) and made.isfinite().all()
+    assert recipes.TRAININGS["f4"].score(autoencoder, "cifar10", None).keys() == {"psnr"}
+    with pytest.raises(FileNotFoundError, match='no checkpoint "cifar10_f2"'):
+        recipes.train("cifar10_denoiser_f2", steps=2, root=tmp_path, progress=False)
 
 
 def test_the_weak_denoiser_is_smaller_and_stops_earlier():
