@@ -55,9 +55,9 @@ def train(
 ) -> Path:
     """Make a checkpoint from scratch and save it with its manifest; return the path of its weights.
 
-    Up to 47 minutes of two cores; a training that was stopped resumes. Unless ``root`` says otherwise, the checkpoint
-    is a trial with a folder of its own: ``checkpoints.load(name, root=path.parent)``. Raises ValueError for an
-    unknown name or device.
+    Minutes to hours: the manifests say how long each took, and on what. A training that was stopped resumes. Unless
+    ``root`` says otherwise, the checkpoint is a trial with a folder of its own:
+    ``checkpoints.load(name, root=path.parent)``. Raises ValueError for an unknown name or device.
     """
     dataset, training = _find(name)
     device = check_device(device)
