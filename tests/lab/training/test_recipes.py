@@ -324,6 +324,7 @@ def test_shipped_checkpoints_load_and_are_what_the_table_makes(name):
     made_by = recipes.TRAININGS[role].recipe_for(dataset)
     assert about["recipe"] == asdict(made_by), f"`survey train {name}` would make another network: train it again"
     assert about["seed"] == made_by.seed and isinstance(made_by, Recipe)
+    assert about["images"] == (recipes.TRAININGS[role].images or about["images"])
     one_cycle = made_by.rate_schedule == "one_cycle" and dataset != "scenes"
     assert ("draws" in about) == one_cycle  # those were made before each step had its own random numbers
     size = (checkpoints.folder() / f"{name}.safetensors").stat().st_size
