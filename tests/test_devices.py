@@ -15,7 +15,7 @@ from survey_lib.core.corruptions import Cold, Gaussian, Renoise, chain_variance
 from survey_lib.core.exact import CategoricalTable, Empirical, GaussianLaw, GaussianMixture
 from survey_lib.core.heads import Kind, LabelPosterior, Preconditioned, Reschedule
 from survey_lib.core.schedules import edm, rectified, vp_cosine, vp_linear
-from survey_lib.design import discrete, guidance
+from survey_lib.design import discrete, guidance, pyramid
 from survey_lib.design import score as scores
 from survey_lib.design.latent import paint
 from survey_lib.nets.autoencoder import Autoencoder, KLAutoencoder
@@ -24,6 +24,7 @@ from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.layers import initialised
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.semantic import SemanticUNet
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
 from survey_lib.nets.vit import UViT
@@ -156,7 +157,13 @@ NETS = {
     "captions": lambda x: initialised(0, lambda: CaptionedUNet(4, 6, width=8, channels=1, **CAPTIONED)).to(x.device)(
         x, x.new_zeros(3), torch.ones(3, 6, dtype=torch.long, device=x.device)
     ),
+    "semantic code": lambda x: (
+        initialised(0, lambda: SemanticUNet(1, code=4, **CAPTIONED)).to(x.device).eval()(x, x.new_zeros(3), x)
+    ),
     "painted layout": lambda x: paint(x[:, 0, :4, :5], 8),
+    "haar": lambda x: pyramid.unhaar(pyramid.haar(x)),
+    "lifted": lambda x: pyramid.lifted(SCHEDULE, 0.5, 0.3)(x, generator()),
+    "renoised": lambda x: pyramid.renoised(Gaussian(SCHEDULE), 0.5)(x, generator()),
     "mlp": lambda x: initialised(0, lambda: MLP(64)).to(x.device)(x.flatten(1), x.new_zeros(3)),
     "transformer": lambda x: initialised(0, lambda: Transformer(4, 3, 8, width=32)).to(x.device)(
         torch.zeros(3, 8, dtype=torch.long, device=x.device), x.new_zeros(3)
