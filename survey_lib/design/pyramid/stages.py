@@ -70,7 +70,7 @@ def noise(
 
 
 def renoised(corruption: Corruption, t: Tensor | float) -> Begin:
-    """Begin with the enlarged image, noised to t (PDDPM, alg. 2): at much noise nobody sees that it was small."""
+    """Begin with the enlarged image, noised to t (PDDPM): at much noise nobody sees that it was small."""
     return lambda coarse, generator: corruption.corrupt(enlarge(coarse), t, generator=generator)
 
 
@@ -93,5 +93,5 @@ def lifted(schedule: Schedule, t: Tensor | float, deviation: Tensor | float = 0.
 
 
 def enlarged(corruption: Corruption, t: Tensor | float) -> Told:
-    """Tell the denoiser the enlarged image, noised to t (conditioning augmentation, CDM, sec. 4.2); t = 0 for none."""
+    """Tell the denoiser the enlarged image, noised to t (conditioning augmentation, CDM); t = 0 for none."""
     return lambda coarse, cond, generator: corruption.corrupt(enlarge(coarse), t, generator=generator)

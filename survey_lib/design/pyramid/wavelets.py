@@ -73,7 +73,7 @@ def scales(cov: Tensor, coarsest: int = 1) -> list[Scale]:
 def divergence(scale: Scale, schedule: Schedule, times: Tensor, sampler: Sampler) -> Tensor:
     """KL divergence of one scale's true law from the law that a sampler draws, in nats: a mean over c.
 
-    The numbers are divided by their mean deviation first, as WSGM does (sec. 3). By the chain rule the divergences of
+    The numbers are divided by their mean deviation first, as WSGM does. By the chain rule the divergences of
     all scales add up to that of the whole signal.
 
     sampler: deterministic and linear in its start, such as `multistep`: with the exact denoiser it takes each

@@ -116,7 +116,7 @@ def test_divergences_of_the_scales_are_that_of_the_signal():
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_steps_grow_with_the_signal_but_not_with_the_number_of_scales(order):
-    """WSGM's theorem on fields with a power-law spectrum (Guth et al. 2022, sec. 3)."""
+    """What WSGM proves for normal distributions, on a field with a power-law spectrum (Guth et al. 2022)."""
     sampler = partial(multistep, order=order)
     sizes = (16, 32, 64, 128, 256)
     plain = [pyramid.steps_needed([whole(field(n))], SCHEDULE, grids.uniform, sampler) for n in sizes]
