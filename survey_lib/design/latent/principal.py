@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
@@ -50,11 +51,7 @@ def decoded_distance(eigenvalues: Tensor, schedule: Schedule, times: Tensor, sam
     """
     if (eigenvalues.diff() > 0).any() or eigenvalues[-1] <= 0:
         raise ValueError("eigenvalues are positive and fall; sort them first")
-
-    def denoiser(x_t: Tensor, t: Tensor | float, cond: None = None) -> Tensor:
-        alpha, sigma = (part.to(x_t) for part in schedule.scales(t))
-        return alpha * eigenvalues / (alpha**2 * eigenvalues + sigma**2) * x_t  # the Wiener filter
-
+    denoiser = GaussianLaw(torch.zeros_like(eigenvalues), eigenvalues).denoiser(schedule)
     start = schedule.scales(times[0])[1].to(eigenvalues).expand(1, len(eigenvalues))
     spread = sampler(denoiser, schedule, start, times)[0].abs()
     errors = (spread - eigenvalues.sqrt()).square()

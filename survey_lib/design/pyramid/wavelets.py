@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 
@@ -82,11 +83,7 @@ def divergence(scale: Scale, schedule: Schedule, times: Tensor, sampler: Sampler
     unit = scale.cov.diagonal().mean()
     values, axes = torch.linalg.eigh(scale.cov / unit)
     means = (axes.T @ scale.weights @ scale.coarse @ scale.weights.T @ axes).diagonal() / unit  # E of squared means
-
-    def denoiser(x_t: Tensor, t: Tensor | float, cond: None = None) -> Tensor:
-        alpha, sigma = (part.to(x_t) for part in schedule.scales(t))
-        return alpha * values / (alpha**2 * values + sigma**2) * x_t
-
+    denoiser = GaussianLaw(torch.zeros_like(values), values).denoiser(schedule)
     alpha, sigma = (part.to(values) for part in schedule.scales(times[0]))
     factor = sampler(denoiser, schedule, torch.ones(1, len(values), dtype=values.dtype), times)[0]
     drawn = (factor * sigma).square()  # the variance; the mean is off by factor * alpha * mean

@@ -8,33 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.schedules import edm
-from survey_lib.lab import data
-from survey_lib.lab.training.recipes.scenes import DENOISER, latents
-from survey_lib.lab.training.recipes.training import Training, load
-from survey_lib.nets.autoencoder import KLAutoencoder
+from survey_lib.lab.training.recipes.scenes import DENOISER, in_latents, latent_denoiser
+from survey_lib.lab.training.recipes.training import Training
 from survey_lib.nets.unet import UNet
-
-
-def _with_labels(role: str, dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset)
-    return TensorDataset(latents(load(f"{dataset}_{role}", root), images), images.labels)
 
 
 def _labelled_net(examples: TensorDataset) -> Preconditioned:
     z, labels = examples.tensors
-    net = UNet(z.shape[1], widths=(64, 128), middle=4, patch=1, attention=(1,), classes=int(labels.max()) + 1)
-    return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+    classes = int(labels.max()) + 1
+    return latent_denoiser(UNet(z.shape[1], widths=(64, 128), middle=4, patch=1, attention=(1,), classes=classes))
 
 
 TRAININGS: Mapping[str, Training] = {
     f"denoiser_{role}": Training(
-        data=partial(_with_labels, role),
+        data=partial(in_latents, lambda images: images.labels, role=role),
         model=_labelled_net,
         loss=None,
         recipe=replace(DENOISER, batch=128, steps=20_000),

@@ -190,17 +190,17 @@ def latents(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
     return torch.cat(parts).contiguous()
 
 
-_MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
+def in_latents(
+    told: Callable[[ImageSet], Tensor], dataset: str, root: Path | None, *, role: str = "f4", count: int | None = None
+) -> TensorDataset:
+    """``count`` training images in the latents of an autoencoder, and what ``told`` makes of them as conditions."""
+    images = data.load(dataset, count=count)
+    return TensorDataset(latents(load(f"{dataset}_{role}", root), images), told(images))
 
 
-def _with_layouts(dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset, count=_MANY)
-    return TensorDataset(latents(load(f"{dataset}_f4", root), images), layout(images))
-
-
-def _with_captions(dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset, count=_MANY)
-    return TensorDataset(latents(load(f"{dataset}_f4", root), images), captions.encode(captions.captions(images)))
+def latent_denoiser(net: nn.Module) -> Preconditioned:
+    """A network as a denoiser of latents, in their units."""
+    return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
 
 
 def painted(cond: Tensor, x0: Tensor) -> Tensor:
@@ -231,15 +231,17 @@ def layout_net_for(channels: int, **net: object) -> UNet:
 
 def layout_net(examples: TensorDataset, **net: object) -> Preconditioned:
     """A denoiser of images or latents that sees layouts."""
-    unet = layout_net_for(examples.tensors[0].shape[1], **net)
-    return Preconditioned(unet, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+    return latent_denoiser(layout_net_for(examples.tensors[0].shape[1], **net))
+
+
+def _tokens(images: ImageSet) -> Tensor:
+    return captions.encode(captions.captions(images))
 
 
 def _caption_net(examples: TensorDataset) -> Preconditioned:
     unet = {"widths": (48, 96), "patch": 1, "middle": 4, "attention": (0, 1)}
     words = {"words": len(captions.VOCABULARY), "length": captions.LENGTH, "width": 96}
-    net = CaptionedUNet(**words, channels=examples.tensors[0].shape[1], **unet)
-    return Preconditioned(net, edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+    return latent_denoiser(CaptionedUNet(**words, channels=examples.tensors[0].shape[1], **unet))
 
 
 def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
@@ -261,9 +263,12 @@ DENOISER = Recipe(
 )
 
 
-def _denoiser(asked: str, examples: Callable, net: Callable, prepare: Callable, steps: int) -> Training:
+_MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
+
+
+def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, steps: int) -> Training:
     return Training(
-        data=examples,
+        data=partial(in_latents, told, count=_MANY),
         model=net,
         loss=partial(conditional_loss, prepare),
         recipe=replace(DENOISER, batch=128, steps=steps),  # of a size that keeps a GPU busy
@@ -290,6 +295,6 @@ TRAININGS: Mapping[str, Training] = {
     "f2": _autoencoder(2, 2500),
     "f4": _autoencoder(4, 8000),
     "f8": _autoencoder(8, 2500),
-    "layout": _denoiser("layout", _with_layouts, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000),
-    "captions": _denoiser("caption", _with_captions, _caption_net, lambda cond, x0: cond, 9500),
+    "layout": _denoiser("layout", layout, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000),
+    "captions": _denoiser("caption", _tokens, _caption_net, lambda cond, x0: cond, 9500),
 }

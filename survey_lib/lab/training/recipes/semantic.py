@@ -15,20 +15,17 @@ from survey_lib.lab.training.recipes.training import Training
 from survey_lib.nets.semantic import SemanticUNet
 
 
-def semantic_net(images: ImageSet, **net: object) -> Preconditioned:
+def semantic_net(images: ImageSet) -> Preconditioned:
     """A denoiser of small images that sees a code of the clean image."""
-    unet = SemanticUNet(images.shape[0], widths=(32, 64), patch=1, **net)
+    unet = SemanticUNet(images.shape[0], widths=(32, 64), patch=1)
     return Preconditioned(unet, edm(), "edm", sigma_data=0.5)
 
-
-#: ``cond`` is the clean image itself, which the network encodes.
-_TOLD = partial(conditional_loss, lambda cond, x0: x0)
 
 TRAININGS: Mapping[str, Training] = {
     "semantic": Training(
         data=lambda dataset, root: data.load(dataset, size=16),
         model=semantic_net,
-        loss=_TOLD,
+        loss=partial(conditional_loss, lambda cond, x0: x0),  # the clean image itself, which the network encodes
         recipe=replace(DENOISER, steps=6000, label_dropout=0.0),
         score=lambda model, dataset, root: {},  # the loss says enough
     )

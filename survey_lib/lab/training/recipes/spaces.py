@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.schedules import edm, vp_linear
+from survey_lib.core.schedules import vp_linear
 from survey_lib.design.latent.layout import CHANNELS
 from survey_lib.design.latent.pipeline import LatentDiffusion
 from survey_lib.lab import data
 from survey_lib.lab.data.images import resize, to_uint8
 from survey_lib.lab.data.scenes import layout
+from survey_lib.lab.training import recipes
 from survey_lib.lab.training.recipes import scenes
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
-from survey_lib.nets.autoencoder import KLAutoencoder
 from survey_lib.nets.unet import UNet
 from survey_lib.nets.vit import UViT
 
@@ -82,7 +82,7 @@ SPACES: Mapping[str, Space] = {
 def transformer(examples: TensorDataset, *, long_skips: bool) -> Preconditioned:
     """A U-ViT that sees layouts, with about the work of the U-Net of ``f4``."""
     net = {"patch": 2, "width": 96, "layers": 7, "heads": 3, "cond_channels": CHANNELS, "long_skips": long_skips}
-    return Preconditioned(UViT(examples.tensors[0].shape[1], **net), edm(), "edm", sigma_data=KLAutoencoder.SCALE)
+    return scenes.latent_denoiser(UViT(examples.tensors[0].shape[1], **net))
 
 
 class Pixels(nn.Module):
@@ -139,20 +139,15 @@ def train_for(training: Training, examples: Any, recipe: Recipe, seconds: float)
 
     The number of steps is fixed before the training begins, for the learning rate follows it: by a short trial.
     """
-    trial = _trainer(training, examples, replace(recipe, steps=_WARM + _TIMED))
+    trial = recipes.trainer(training, examples, replace(recipe, steps=_WARM + _TIMED))
     _run(trial, _WARM)
     began = time.process_time()
     _run(trial, _WARM + _TIMED)
     pace = (time.process_time() - began) / _TIMED
     steps = max(1, round(seconds / pace))
     began = time.process_time()
-    model = _trainer(training, examples, replace(recipe, steps=steps)).finish(every=steps)
+    model = recipes.trainer(training, examples, replace(recipe, steps=steps)).finish(every=steps)
     return model, time.process_time() - began, steps
-
-
-def _trainer(training: Training, examples: Any, recipe: Recipe) -> Trainer:
-    model = training.untrained(examples, recipe.seed)
-    return Trainer(model, examples, recipe, loss=training.loss(model, recipe))
 
 
 def _run(trainer: Trainer, until: int) -> None:
