@@ -29,6 +29,7 @@ from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
+from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet
 from survey_lib.nets.semantic import SemanticUNet
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
@@ -48,11 +49,11 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
     for net in (
-        *(UNet, CaptionedUNet, SemanticUNet, UViT, MLP, Transformer),
-        *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, Finder),
+        *(UNet, CaptionedUNet, SemanticUNet, PyramidUNet, UViT, MLP, Transformer),
+        *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, PyramidAutoencoder, Finder),
     )
 }
-_BARE = ("Classifier", "Autoencoder", "KLAutoencoder", "Finder", "Transformer")  # serve without a head
+_BARE = ("Classifier", "Autoencoder", "KLAutoencoder", "PyramidAutoencoder", "Finder", "Transformer")  # without a head
 _NEEDED = ("sha256", "net", "config", "head")  # what `load` reads in a manifest
 _REMEDY = "restore it, or make it with `survey train`, which lists what it can make"
 _HEADS = {kind: {"sigma_data"} for kind in ("x0", "eps", "score", "v", "flow", "edm", "labels")}

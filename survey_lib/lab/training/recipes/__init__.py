@@ -23,18 +23,18 @@ from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.runtime import HOME, check_device, suggest
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import discrete, images, labelled, scenes, semantic
+from survey_lib.lab.training.recipes import discrete, images, labelled, pyramids, scenes, semantic
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
 
 TRAININGS: Mapping[str, Training] = {
-    role: row for table in (images, discrete, scenes, semantic, labelled) for role, row in table.TRAININGS.items()
+    role: row for table in (images, discrete, scenes, pyramids, semantic, labelled) for role, row in table.TRAININGS.items()
 }
 #: The roles of each data set.
 ROLES: Mapping[str, tuple[str, ...]] = {
     "glyphs": (*images.TRAININGS, *discrete.TRAININGS, *semantic.TRAININGS),
     "mnist": (*images.TRAININGS, *discrete.TRAININGS),
-    "scenes": ("features", "features2", *scenes.TRAININGS),
+    "scenes": ("features", "features2", *scenes.TRAININGS, *pyramids.TRAININGS),
     "cifar10": ("f2", "f4", *labelled.TRAININGS),
 }
 NOT_SHIPPED = ("cifar10",)  # data sets that do not come with the course, and neither do checkpoints

@@ -1,0 +1,119 @@
+"""Networks of Frido (Fan et al. 2022): an autoencoder with codes at two scales, and one U-Net for both scales."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from survey_lib.nets.autoencoder import Autoencoder, Block, Codebook
+from survey_lib.nets.layers import check_images
+
+
+class PyramidAutoencoder(nn.Module):
+    """Autoencoder with codes at two scales (MS-VQGAN, Fan et al. 2022, sec. 3.1): coarse at 1/8, fine at 1/4 of a side.
+
+    Both scales are read off one encoder and meet in one decoder. Every latent is replaced by the nearest of ``codes``
+    vectors of its scale. Latents that `encode` returns and `decode` takes are not quantised, and in units in which
+    every channel has mean 0 and standard deviation ``SCALE`` over the codes that are in use.
+
+    Images (B, C, H, W) in [-1, 1], sides multiples of 8 -> (B, dims, H / 8, W / 8) and (B, dims, H / 4, W / 4).
+    """
+
+    SCALE = 0.5  # the course's sigma_data
+    FACTORS = (8, 4)
+
+    def __init__(self, channels: int = 3, *, width: int = 24, dims: int = 4, codes: int = 1024):
+        super().__init__()
+        self.config = dict(channels=channels, width=width, dims=dims, codes=codes)
+        self.channels, self.dims = channels, dims
+        one_scale = Autoencoder(channels, width=width, halvings=2, dims=dims, codes=None)
+        fine, coarse = 2 * width, 4 * width
+        self.trunk, self.to_fine = one_scale.encoder[:-3], one_scale.encoder[-3:]
+        self.to_coarse = nn.Sequential(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1), Block(coarse), Block(coarse),
+            nn.GroupNorm(1, coarse), nn.SiLU(), nn.Conv2d(coarse, dims, 1),
+        )  # fmt: skip
+        self.from_coarse = nn.Sequential(
+            nn.Conv2d(dims, coarse, 3, padding=1), Block(coarse), Block(coarse),
+            nn.Upsample(scale_factor=2), nn.Conv2d(coarse, fine, 3, padding=1),
+        )  # fmt: skip
+        self.from_fine, self.decoder = one_scale.decoder[0], one_scale.decoder[1:]
+        self.books = nn.ModuleList(Codebook(codes, dims) for _ in self.FACTORS)
+
+    def latents(self, x: Tensor) -> list[Tensor]:
+        """Coarse and fine latents of images before quantisation, in the units of the codes."""
+        check_images(x, self.channels, self.FACTORS[0], "autoencoder")
+        h = self.trunk(x)
+        return [self.to_coarse(h), self.to_fine(h)]
+
+    def images(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Images of quantised latents, in the units of the codes; zeros in ``fine`` stand for no fine codes."""
+        return self.decoder(self.from_coarse(coarse) + self.from_fine(fine))
+
+    def nearest(self, z: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """The nearest codes (B, dims, h, w) in their own units, and their indices (B, h, w); scale 0 is coarse."""
+        index = self.books[scale].nearest(rearrange(z, "b d h w -> b h w d"))
+        return rearrange(self.books[scale].vectors[index], "b h w d -> b d h w").to(z.dtype), index
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Coarse and fine latents of images, normalised and not quantised."""
+        return [(z - mean) * (self.SCALE / std) for z, (mean, std) in zip(self.latents(x), self._units(), strict=True)]
+
+    def snap(self, z: Tensor, scale: int) -> Tensor:
+        """Replace normalised latents by the nearest codes, in normalised units too."""
+        mean, std = self._units()[scale]
+        return (self.nearest(z * (std / self.SCALE) + mean, scale)[0] - mean) * (self.SCALE / std)
+
+    def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:
+        """Quantise and decode normalised latents; without ``fine`` the picture that the coarse codes alone carry."""
+        parts = [coarse] if fine is None else [coarse, fine]
+        z = [
+            self.nearest(part * (std / self.SCALE) + mean, scale)[0]
+            for scale, (part, (mean, std)) in enumerate(zip(parts, self._units(), strict=False))
+        ]
+        if fine is None:
+            z.append(F.interpolate(torch.zeros_like(z[0]), scale_factor=2.0))
+        return self.images(*z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.images(*(self.nearest(z, scale)[0] for scale, z in enumerate(self.latents(x))))
+
+    def _units(self) -> list[tuple[Tensor, Tensor]]:
+        """Mean and deviation (dims, 1, 1) of the codes of each scale, weighted by their use."""
+        found = []
+        for book in self.books:
+            share = book.usage / book.usage.sum().clamp_min(1e-12)
+            mean = share @ book.vectors
+            variance = share @ (book.vectors - mean).square()
+            found.append((mean[:, None, None], variance.clamp_min(1e-12).sqrt()[:, None, None]))
+        return found
+
+
+class PyramidUNet(nn.Module):
+    """One U-Net for all scales of a pyramid (PyU-Net, Fan et al. 2022, sec. 3.2): ``net(x, c_noise, cond)``.
+
+    ``net`` is a network of images with ``2 dims + 1`` channels: it sees the noised latents, the coarser latents
+    enlarged, and in the last channel the scale, 0 at the coarsest. Its convolutions serve every size.
+
+    ``cond``: the triple (scale, coarse, told). ``coarse`` (B, dims, h / 2, w / 2) is None at scale 0, and ``told`` is
+    what ``net`` takes as a condition. x (B, dims, h, w), c_noise (B,) -> (B, dims, h, w).
+    """
+
+    classes = None
+
+    def __init__(self, net: nn.Module, dims: int = 4):
+        super().__init__()
+        self.net, self.channels = net, dims
+        if net.channels != 2 * dims + 1:
+            raise ValueError(f"the network of a pyramid of {dims} dims has {2 * dims + 1} channels; got {net.channels}")
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: tuple[int, Tensor | None, Any]) -> Tensor:
+        scale, coarse, told = cond
+        plan = torch.zeros_like(x) if coarse is None else F.interpolate(coarse, size=x.shape[-2:]).to(x.dtype)
+        return self.net(torch.cat([x, plan, x.new_full((len(x), 1, *x.shape[2:]), float(scale))], 1), c_noise, told)[
+            :, : self.channels
+        ]
