@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from survey_lib.nets.autoencoder import Autoencoder, Block, Codebook
+from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.layers import check_images
+from survey_lib.nets.unet import UNet
 
 
 class PyramidAutoencoder(nn.Module):
@@ -96,24 +99,27 @@ class PyramidAutoencoder(nn.Module):
 class PyramidUNet(nn.Module):
     """One U-Net for all scales of a pyramid (PyU-Net, Fan et al. 2022, sec. 3.2): ``net(x, c_noise, cond)``.
 
-    ``net`` is a network of images with ``2 dims + 1`` channels: it sees the noised latents, the coarser latents
-    enlarged, and in the last channel the scale, 0 at the coarsest. Its convolutions serve every size.
+    Its convolutions serve every size. Beside the noised latents they see the coarser latents, enlarged, and in one more
+    channel the scale, 0 at the coarsest.
 
-    ``cond``: the triple (scale, coarse, told). ``coarse`` (B, dims, h / 2, w / 2) is None at scale 0, and ``told`` is
-    what ``net`` takes as a condition. x (B, dims, h, w), c_noise (B,) -> (B, dims, h, w).
+    ``cond``: the triple (scale, coarse, told). ``coarse`` (B, dims, h / 2, w / 2) is None at scale 0. ``told`` is the
+    condition of the U-Net: an image, which is averaged down to the size of x, or captions with ``text``, the arguments
+    of a `CaptionedUNet`. x (B, dims, h, w), c_noise (B,) -> (B, dims, h, w). ``unet`` are arguments of `UNet`.
     """
 
     classes = None
 
-    def __init__(self, net: nn.Module, dims: int = 4):
+    def __init__(self, dims: int = 4, *, text: Mapping[str, int] | None = None, **unet: Any):
         super().__init__()
-        self.net, self.channels = net, dims
-        if net.channels != 2 * dims + 1:
-            raise ValueError(f"the network of a pyramid of {dims} dims has {2 * dims + 1} channels; got {net.channels}")
+        self.config = dict(dims=dims, text=None if text is None else dict(text), **unet)
+        inputs = 2 * dims + 1
+        self.unet = UNet(inputs, **unet) if text is None else CaptionedUNet(**text, channels=inputs, **unet)
+        self.channels, self.multiple = dims, self.unet.multiple
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: tuple[int, Tensor | None, Any]) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: tuple[int, Tensor | None, Tensor | None]) -> Tensor:
         scale, coarse, told = cond
         plan = torch.zeros_like(x) if coarse is None else F.interpolate(coarse, size=x.shape[-2:]).to(x.dtype)
-        return self.net(torch.cat([x, plan, x.new_full((len(x), 1, *x.shape[2:]), float(scale))], 1), c_noise, told)[
-            :, : self.channels
-        ]
+        which = x.new_full((len(x), 1, *x.shape[2:]), float(scale))
+        if told is not None and told.ndim == 4 and told.shape[2:] != x.shape[2:]:
+            told = F.adaptive_avg_pool2d(told, x.shape[2:])
+        return self.unet(torch.cat([x, plan, which], 1), c_noise, told)[:, : self.channels]

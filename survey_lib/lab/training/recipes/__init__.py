@@ -28,7 +28,9 @@ from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
 
 TRAININGS: Mapping[str, Training] = {
-    role: row for table in (images, discrete, scenes, pyramids, semantic, labelled) for role, row in table.TRAININGS.items()
+    role: row
+    for table in (images, discrete, scenes, pyramids, semantic, labelled)
+    for role, row in table.TRAININGS.items()
 }
 #: The roles of each data set.
 ROLES: Mapping[str, tuple[str, ...]] = {
