@@ -123,3 +123,18 @@ class PyramidUNet(nn.Module):
         if told is not None and told.ndim == 4 and told.shape[2:] != x.shape[2:]:
             told = F.adaptive_avg_pool2d(told, x.shape[2:])
         return self.unet(torch.cat([x, plan, which], 1), c_noise, told)[:, : self.channels]
+
+
+class SeparateUNets(nn.Module):
+    """One `PyramidUNet` a scale, called as one of them is: what Frido saves by sharing."""
+
+    classes = None
+
+    def __init__(self, dims: int = 4, *, scales: int = 2, **unet: Any):
+        super().__init__()
+        self.config = dict(dims=dims, scales=scales, **unet)
+        self.nets = nn.ModuleList(PyramidUNet(dims, **unet) for _ in range(scales))
+        self.channels, self.multiple = dims, self.nets[0].multiple
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: tuple[int, Tensor | None, Tensor | None]) -> Tensor:
+        return self.nets[cond[0]](x, c_noise, cond)

@@ -15,6 +15,7 @@ from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
 from survey_lib.design.guidance.classifier_free import ClassifierFree
 from survey_lib.design.pyramid.stages import Stage, sample_pyramid
+from survey_lib.nets.autoencoder import KLAutoencoder
 from survey_lib.nets.pyramid import PyramidAutoencoder
 
 
@@ -27,6 +28,34 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
     """The coarse and the fine scale that `pack` has put together."""
     dims = packed.shape[1] // 5
     return packed[:, :dims], F.pixel_shuffle(packed[:, dims:], 2)
+
+
+class PooledPyramid:
+    """Two scales without learning: fine latents of an autoencoder of one scale, and their means over 2 x 2 places.
+
+    It stands where a `PyramidAutoencoder` stands. ``unit`` makes the coarse scale as large as the fine one.
+    """
+
+    def __init__(self, autoencoder: KLAutoencoder, unit: float = 1.2):
+        self.autoencoder, self.unit, self.dims = autoencoder, unit, autoencoder.dims
+
+    def to(self, *arguments: Any, **options: Any) -> PooledPyramid:
+        """Move the autoencoder, in place."""
+        self.autoencoder.to(*arguments, **options)
+        return self
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Coarse and fine latents of images."""
+        fine = self.autoencoder.encode(x)
+        return [self.unit * F.avg_pool2d(fine, 2), fine]
+
+    def snap(self, z: Tensor, scale: int) -> Tensor:
+        """The latents themselves: there are no codes."""
+        return z
+
+    def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:
+        """Images of the fine latents, or of the coarse ones enlarged."""
+        return self.autoencoder.decode(F.interpolate(coarse / self.unit, scale_factor=2.0) if fine is None else fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,25 +80,23 @@ class OneScale:
 class Frido:
     """Images from a condition: two `Stage` s of guided evaluations, one decoding.
 
-    denoiser: a `PyramidUNet`, which serves both scales.
-    fine_denoiser: of the fine scale, where it has a network of its own.
+    denoiser: of both scales, with a `PyramidUNet`.
     null, scale: of classifier-free guidance at both scales, as in `LatentDiffusion`.
     steps: of the coarse and of the fine scale; a coarse evaluation costs about a quarter of a fine one.
     """
 
-    autoencoder: PyramidAutoencoder
+    autoencoder: PyramidAutoencoder | PooledPyramid
     denoiser: Preconditioned
     null: float = 0
     scale: float = 2.0
     steps: tuple[int, int] = (16, 16)
-    fine_denoiser: Preconditioned | None = None
 
     def stages(self, noise: Tensor) -> list[Stage]:
         """Both scales as stages that begin with ``noise`` (B, 5 dims, h, w), as `pack` orders it."""
         return [self._stage(scale, part) for scale, part in enumerate(unpack(noise))]
 
     def _stage(self, scale: int, noise: Tensor) -> Stage:
-        denoiser = self.fine_denoiser if scale and self.fine_denoiser else self.denoiser
+        denoiser = self.denoiser
         times = grids.karras(self.steps[scale], denoiser.schedule)
         sigma = denoiser.schedule.scales(times[0])[1].to(noise)
 

@@ -59,7 +59,7 @@ class CountCalls:
         self.examples += len(x)
         kind = (tuple(x.shape[1:]), x.requires_grad)
         if kind not in self._kinds:
-            first = [value[:1] if _is_batch(value, x) else value for value in (x, *arguments, *named.values())]
+            first = [_first(value, x) for value in (x, *arguments, *named.values())]
             self._kinds[kind] = [
                 0,
                 first[: 1 + len(arguments)],
@@ -77,8 +77,11 @@ class CountCalls:
         )
 
 
-def _is_batch(value: Any, x: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x)
+def _first(value: Any, x: Tensor) -> Any:
+    """The first example of what goes with the batch ``x``, in tuples too; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_first(part, x) for part in value)
+    return value[:1] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x) else value
 
 
 def _without(function: Callable, *arguments: Any, **named: Any) -> None:

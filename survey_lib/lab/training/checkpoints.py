@@ -29,7 +29,7 @@ from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
 from survey_lib.nets.mlp import MLP
-from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet
+from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet, SeparateUNets
 from survey_lib.nets.semantic import SemanticUNet
 from survey_lib.nets.transformer import Transformer
 from survey_lib.nets.unet import UNet
@@ -49,7 +49,7 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
     for net in (
-        *(UNet, CaptionedUNet, SemanticUNet, PyramidUNet, UViT, MLP, Transformer),
+        *(UNet, CaptionedUNet, SemanticUNet, PyramidUNet, SeparateUNets, UViT, MLP, Transformer),
         *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, PyramidAutoencoder, Finder),
     )
 }

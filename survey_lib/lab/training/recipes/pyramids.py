@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.schedules import vp_linear
 from survey_lib.design.latent.layout import CHANNELS, paint
-from survey_lib.design.pyramid.frido import Frido, OneScale, pack, unpack
+from survey_lib.design.pyramid.frido import Frido, OneScale, PooledPyramid, pack, unpack
 from survey_lib.lab import data
 from survey_lib.lab.data import captions
 from survey_lib.lab.data.images import ImageSet
@@ -36,7 +36,7 @@ from survey_lib.lab.training.recipes.scenes import (
 )
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
-from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet
+from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet, SeparateUNets
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class FridoRecipe(Recipe):
 
 
 @torch.no_grad()
-def latents(autoencoder: PyramidAutoencoder, images: ImageSet) -> Tensor:
+def latents(autoencoder: PyramidAutoencoder | PooledPyramid, images: ImageSet) -> Tensor:
     """Both scales of images as `pack` orders them, (N, 5 dims, h, w): coarse codes, and fine latents as they are."""
     fast = autoencoder.to(memory_format=torch.channels_last)
     packed = []
@@ -137,11 +137,17 @@ def denoising(prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, rec
     return loss
 
 
+_UNET = {"cond_channels": CHANNELS, "widths": (32, 64), "middle": 4, "patch": 1}
+
+
 def frido_net(examples: TensorDataset, **unet: Any) -> Preconditioned:
     """An untrained denoiser of both scales that sees layouts."""
-    return latent_denoiser(
-        PyramidUNet(**{"cond_channels": CHANNELS, "widths": (32, 64), "middle": 4, "patch": 1} | unet)
-    )
+    return latent_denoiser(PyramidUNet(**_UNET | unet))
+
+
+def separate_nets(examples: TensorDataset) -> Preconditioned:
+    """As `frido_net`, with a U-Net for each scale."""
+    return latent_denoiser(SeparateUNets(**_UNET))
 
 
 def _caption_net(examples: TensorDataset) -> Preconditioned:
