@@ -19,7 +19,8 @@ from torch.utils.data import TensorDataset
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.schedules import vp_linear
 from survey_lib.design.latent.layout import CHANNELS, paint
-from survey_lib.design.pyramid.frido import Frido, OneScale, PooledPyramid, pack, unpack
+from survey_lib.design.pyramid.cascade import OneScale, PooledPyramid, pack, unpack
+from survey_lib.design.pyramid.frido import Frido
 from survey_lib.lab import data
 from survey_lib.lab.data import captions
 from survey_lib.lab.data.images import ImageSet
@@ -121,8 +122,10 @@ def in_pyramid(told: Callable[[ImageSet], Tensor], dataset: str, root: Path | No
     return TensorDataset(latents(load(f"{dataset}_pyramid", root), images), told(images))
 
 
-def denoising(prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, recipe: FridoRecipe) -> Loss:
-    """EDM's loss at both scales, a mean; the fine scale is told the true coarse codes, or nearly so."""
+def denoising(
+    prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True
+) -> Loss:
+    """EDM's loss at both scales, a mean; with ``plans`` the fine scale is told the true coarse one, or nearly so."""
     at_scale = conditional_loss(lambda told, z: told, net, recipe)
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
@@ -131,7 +134,7 @@ def denoising(prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, rec
         plan = coarse
         if recipe.augmentation:
             plan = coarse + recipe.augmentation * torch.randn(coarse.shape, generator=generator, device=x0.device)
-        pairs = ((OneScale(model, 0), coarse), (OneScale(model, 1, plan), fine))
+        pairs = ((OneScale(model, 0), coarse), (OneScale(model, 1, plan if plans else None), fine))
         return sum(at_scale(one, z, told, generator)[0] for one, z in pairs) / 2, None
 
     return loss
