@@ -179,3 +179,19 @@ class KLAutoencoder(Autoencoder):
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """``KL(N(mean, variance) || N(0, I))``, a mean over the latents: (B,) in nats (Kingma & Welling 2014, app. B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1)
+
+
+class Pixels(nn.Module):
+    """The autoencoder that changes nothing: the space of pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images."""
+        return x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The images."""
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The images."""
+        return z

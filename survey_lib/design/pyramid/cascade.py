@@ -195,8 +195,8 @@ class Switched:
 def pooled_time(schedule: Schedule, t: Tensor | float, unit: float = 1.0) -> Tensor:
     """The time at which a small image, times ``unit``, is as noisy as the means of a large one at t over 2 x 2 pixels.
 
-    The mean of four noises has half their deviation, so ``lam`` grows by log 2, less the logarithm of ``unit``. f-DM (Gu et
-    al. 2022) rescales its noise likewise.
+    The mean of four noises has half their deviation, so ``lam`` grows by log 2, less the logarithm of ``unit``. f-DM
+    (Gu et al. 2022) rescales its noise likewise.
     """
     return schedule.time(schedule.lam(t) + math.log(2 / unit))
 

@@ -11,7 +11,7 @@ from survey_lib.core.exact import GaussianLaw
 from survey_lib.core.schedules import edm, rectified, vp_linear
 from survey_lib.design import pyramid
 from survey_lib.design.pyramid.cascade import PooledPyramid, Switched, pooled_time
-from survey_lib.lab.training.recipes.spaces import Pixels
+from survey_lib.nets.autoencoder import Pixels
 from tests.design.pyramid.test_stages import HAAR, MEANS, SMOOTH
 from tests.support import exact_moments, generator
 

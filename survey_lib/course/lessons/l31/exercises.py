@@ -132,7 +132,7 @@ B = Exercise(
     },
     mistakes={
         "as if the plan were right": Mistake(
-            "the fine numbers follow the plan that was *drawn*: its covariance stands in the product, not the true one.",
+            "the fine numbers follow the plan that was *drawn*: its covariance is in the product, not the true one.",
             ("cross = weights @ plan", "cross = weights @ cov[:m, :m]"),
         ),
         "what the plan leaves open is missing": Mistake(

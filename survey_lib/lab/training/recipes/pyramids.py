@@ -1,7 +1,7 @@
 """Autoencoder and denoisers of two scales: Frido (Fan et al. 2022) on scenes.
 
 ``pyramid`` is the autoencoder, ``frido`` and ``frido_captions`` are denoisers of its latents, conditioned on boxes and
-on text.
+on text. ``sizes`` is a denoiser of scenes at 16 and 32 pixels that sees boxes, and no plan.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes.scenes import (
     DENOISER,
+    PIXELS,
     conditional_loss,
     latent_denoiser,
     perceptual_distance,
@@ -37,6 +38,7 @@ from survey_lib.lab.training.recipes.scenes import (
 )
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
+from survey_lib.nets.autoencoder import Pixels
 from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet, SeparateUNets
 
 
@@ -50,7 +52,7 @@ class PyramidRecipe(Recipe):
 
 
 def autoencoding(net: PyramidAutoencoder, recipe: PyramidRecipe) -> Loss:
-    """Error, perceptual distance and commitment; some examples lose their fine codes, so that coarse ones carry more."""
+    """Error, perceptual distance and commitment; some examples lose their fine codes, so the coarse ones carry more."""
     judge = checkpoints.load("scenes_features")
 
     def loss(model: nn.Module, x0: Tensor, cond: None, generator: torch.Generator) -> tuple[Tensor, None]:
@@ -125,7 +127,7 @@ def in_pyramid(told: Callable[[ImageSet], Tensor], dataset: str, root: Path | No
 def denoising(
     prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True
 ) -> Loss:
-    """EDM's loss at both scales, a mean; with ``plans`` the fine scale is told the true coarse one, or nearly so."""
+    """EDM's loss at both scales, a mean. With ``plans`` the fine scale is told the true coarse one, or nearly so."""
     at_scale = conditional_loss(lambda told, z: told, net, recipe)
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
@@ -148,9 +150,9 @@ def frido_net(examples: TensorDataset, **unet: Any) -> Preconditioned:
     return latent_denoiser(PyramidUNet(**_UNET | unet))
 
 
-def separate_nets(examples: TensorDataset) -> Preconditioned:
+def separate_nets(examples: TensorDataset, **unet: Any) -> Preconditioned:
     """As `frido_net`, with a U-Net for each scale."""
-    return latent_denoiser(SeparateUNets(**_UNET))
+    return latent_denoiser(SeparateUNets(**_UNET | unet))
 
 
 def _caption_net(examples: TensorDataset) -> Preconditioned:
@@ -179,6 +181,14 @@ def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, step
 
 
 COUNT = 60_000  # scenes for the denoisers
+SMALL = 32  # pixels of the scenes of ``sizes``
+SIZES = {"dims": 3, "patch": 2}  # its network, and those that it is compared with
+
+
+def sizes(images: ImageSet) -> TensorDataset:
+    """Scenes in two sizes, half of the side and all of it, as `pack` orders them, and their layouts."""
+    return TensorDataset(latents(PooledPyramid(Pixels(), 1.0), images), layout(images))
+
 
 TRAININGS: Mapping[str, Training] = {
     "pyramid": Training(
@@ -189,5 +199,12 @@ TRAININGS: Mapping[str, Training] = {
         score=_autoencoder_score,
     ),
     "frido": _denoiser("layout", layout, frido_net, paint, 14_000),
+    "sizes": Training(
+        data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),
+        model=partial(frido_net, **SIZES),
+        loss=partial(denoising, paint, plans=False),
+        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=6000, **PIXELS))),
+        score=lambda model, dataset, root: {},  # the lesson measures what it draws
+    ),
     "frido_captions": _denoiser("caption", tokens, _caption_net, lambda cond, side: cond, 10_000),
 }

@@ -264,6 +264,11 @@ DENOISER = Recipe(
 )
 
 
+#: In place of the recipe's values for pixels: more of the training at little noise, where their details are. At -1.6
+#: the distance was smaller by 6 % than at -0.8 after 1.5 core-minutes in patches of 4.
+PIXELS: Mapping[str, float] = {"log_sigma_mean": -1.6}
+
+
 _MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
 
 

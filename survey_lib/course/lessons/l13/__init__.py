@@ -1,0 +1,1 @@
+"""Lesson 13: pyramids, or one scale after the other."""
