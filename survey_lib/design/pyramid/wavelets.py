@@ -22,8 +22,6 @@ from survey_lib.core.schedules import Schedule
 #: ``sampler(denoiser, schedule, x, times)``
 Sampler = Callable[[Denoiser, Schedule, Tensor, Tensor], Tensor]
 
-_SIGNS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2  # of the squares of a block
-
 
 def haar(x: Tensor) -> Tensor:
     """Orthonormal Haar transform of images, one scale: (B, C, H, W) -> (B, 4 C, H / 2, W / 2).
@@ -32,16 +30,20 @@ def haar(x: Tensor) -> Tensor:
     """
     if x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"a Haar transform takes images (B, C, H, W) with even sides; got {tuple(x.shape)}")
-    blocks = F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))
-    return torch.einsum("ij,bcjhw->bcihw", _SIGNS.to(x), blocks).flatten(1, 2)
+    return _turn(F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))).flatten(1, 2)
 
 
 def unhaar(maps: Tensor) -> Tensor:
     """The images of which `haar` made ``maps``: (B, 4 C, H, W) -> (B, C, 2 H, 2 W)."""
     if maps.ndim != 4 or maps.shape[1] % 4:
         raise ValueError(f"the maps of a Haar transform are (B, 4 C, H, W); got {tuple(maps.shape)}")
-    blocks = torch.einsum("ij,bcihw->bcjhw", _SIGNS.to(maps), maps.unflatten(1, (-1, 4)))
-    return F.pixel_shuffle(blocks.flatten(1, 2), 2)
+    return F.pixel_shuffle(_turn(maps.unflatten(1, (-1, 4))).flatten(1, 2), 2)
+
+
+def _turn(four: Tensor) -> Tensor:
+    """The rotation of a block of 2 x 2, (B, C, 4, h, w), which is its own inverse; sums keep the precision of x."""
+    a, b, c, d = four.unbind(2)
+    return torch.stack([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], dim=2) / 2
 
 
 class Scale(NamedTuple):
