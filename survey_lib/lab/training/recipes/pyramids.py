@@ -203,7 +203,7 @@ TRAININGS: Mapping[str, Training] = {
         data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),
         model=partial(frido_net, **SIZES),
         loss=partial(denoising, paint, plans=False),
-        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=6000, **PIXELS))),
+        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=5000, **PIXELS))),
         score=lambda model, dataset, root: {},  # the lesson measures what it draws
     ),
     "frido_captions": _denoiser("caption", tokens, _caption_net, lambda cond, side: cond, 10_000),
