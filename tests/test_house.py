@@ -190,7 +190,7 @@ def test_a_lesson_is_a_valid_small_notebook(lesson):
 
 
 def test_a_lesson_takes_the_four_parameters_first(lesson):
-    dataset = "scenes" if lesson.number in ("14", "30") else "glyphs"
+    dataset = "scenes" if lesson.number in ("13", "14", "30", "31") else "glyphs"
     expected = {"profile": "auto", "seed": 0, "dataset": dataset, "train": False}
     assert list(lesson.parameters.items())[:4] == list(expected.items())
 

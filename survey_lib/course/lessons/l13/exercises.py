@@ -122,7 +122,10 @@ B = Exercise(
     mistakes={
         "a plain mean": Mistake(
             "a mean halves the variance of noise, and then details and means have different noise: divide by root 2.",
-            (("(first + second) / 2**0.5", "(first + second) / 2"), ("(first - second) / 2**0.5", "(first - second) / 2")),
+            (
+                ("(first + second) / 2**0.5", "(first + second) / 2"),
+                ("(first - second) / 2**0.5", "(first - second) / 2"),
+            ),
         ),
         "not divided": Mistake(
             "the sum of two noises has twice their variance.",
@@ -199,7 +202,9 @@ C = Exercise(
     properties={
         "noise to signal is half as large": Property(_ratio, _half),
         "the signal is as large as the schedule says": Property(_signal, _small_signal),
-        "and so is the noise": Property(_deviation, lambda p: float(p.schedule.scales(p.schedule.time_at(_half(p)))[1])),
+        "and so is the noise": Property(
+            _deviation, lambda p: float(p.schedule.scales(p.schedule.time_at(_half(p)))[1])
+        ),
     },
     mistakes={
         "the same time": Mistake(

@@ -1,12 +1,12 @@
 """Autoencoder and denoisers of two scales: Frido (Fan et al. 2022) on scenes.
 
-``pyramid`` is the autoencoder, ``frido`` and ``frido_captions`` are denoisers of its latents, conditioned on boxes and
-on text. ``sizes`` is a denoiser of scenes at 16 and 32 pixels that sees boxes, and no plan.
+``pyramid`` is the autoencoder, and ``frido`` a denoiser of its latents that sees boxes. ``sizes`` is a denoiser of
+scenes at 16 and 32 pixels that sees boxes, and no plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from survey_lib.design.latent.layout import CHANNELS, paint
 from survey_lib.design.pyramid.cascade import OneScale, PooledPyramid, pack, unpack
 from survey_lib.design.pyramid.frido import Frido
 from survey_lib.lab import data
-from survey_lib.lab.data import captions
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.data.scenes import layout
 from survey_lib.lab.evaluation import scenes as judges
@@ -34,7 +33,6 @@ from survey_lib.lab.training.recipes.scenes import (
     conditional_loss,
     latent_denoiser,
     perceptual_distance,
-    tokens,
 )
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
@@ -67,9 +65,8 @@ def autoencoding(net: PyramidAutoencoder, recipe: PyramidRecipe) -> Loss:
         kept = torch.rand(len(x0), 1, 1, 1, generator=generator, device=x0.device) >= recipe.fine_dropout
         decoded = model.images(quantised[0], quantised[1] * kept).float()
         error = (decoded - x0).abs().flatten(1).mean(1)
-        return error + recipe.commitment * commitment + recipe.perceptual * perceptual_distance(
-            judge, decoded, x0
-        ), None
+        seen = perceptual_distance(judge, decoded, x0)
+        return error + recipe.commitment * commitment + recipe.perceptual * seen, None
 
     return loss
 
@@ -118,21 +115,19 @@ def latents(autoencoder: PyramidAutoencoder | PooledPyramid, images: ImageSet) -
     return torch.cat(packed).contiguous()
 
 
-def in_pyramid(told: Callable[[ImageSet], Tensor], dataset: str, root: Path | None) -> TensorDataset:
-    """Training scenes in latents of two scales, and what ``told`` makes of the scenes as conditions."""
+def in_pyramid(dataset: str, root: Path | None) -> TensorDataset:
+    """Training scenes in latents of two scales, and their layouts."""
     images = data.load(dataset, count=COUNT)
-    return TensorDataset(latents(load(f"{dataset}_pyramid", root), images), told(images))
+    return TensorDataset(latents(load(f"{dataset}_pyramid", root), images), layout(images))
 
 
-def denoising(
-    prepare: Callable[[Tensor, int], Tensor], net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True
-) -> Loss:
+def denoising(net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True) -> Loss:
     """EDM's loss at both scales, a mean. With ``plans`` the fine scale is told the true coarse one, or nearly so."""
     at_scale = conditional_loss(lambda told, z: told, net, recipe)
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
         coarse, fine = unpack(x0)
-        told = prepare(cond, fine.shape[-1])
+        told = paint(cond, fine.shape[-1])
         plan = coarse
         if recipe.augmentation:
             plan = coarse + recipe.augmentation * torch.randn(coarse.shape, generator=generator, device=x0.device)
@@ -155,29 +150,13 @@ def separate_nets(examples: TensorDataset, **unet: Any) -> Preconditioned:
     return latent_denoiser(SeparateUNets(**_UNET | unet))
 
 
-def _caption_net(examples: TensorDataset) -> Preconditioned:
-    text = {"words": len(captions.VOCABULARY), "length": captions.LENGTH, "width": 96}
-    return frido_net(examples, cond_channels=None, text=text, widths=(48, 96), attention=(0, 1))
-
-
-def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
+def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of 1000 samples at 16 guided steps a scale."""
-    evaluator = judges.SceneEvaluator.load_for(1000, asked=asked)
+    evaluator = judges.SceneEvaluator.load_for(1000)
     denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
     pipeline = Frido(load(f"{dataset}_pyramid", root), denoiser)
     noise = torch.randn(1000, 5 * model.net.channels, 8, 8, generator=torch.Generator().manual_seed(0))
     return evaluator.score(judges.draw(pipeline, noise, evaluator.condition(16)))
-
-
-def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, steps: int) -> Training:
-    return Training(
-        data=partial(in_pyramid, told),
-        model=net,
-        loss=partial(denoising, prepare),
-        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=steps))),
-        score=partial(_denoiser_score, asked),
-        images=COUNT,
-    )
 
 
 COUNT = 60_000  # scenes for the denoisers
@@ -198,13 +177,19 @@ TRAININGS: Mapping[str, Training] = {
         recipe=PyramidRecipe(steps=6000, batch=8, rate=2e-3, optimizer="muon", matrix_rate=0.03, average=0.99),
         score=_autoencoder_score,
     ),
-    "frido": _denoiser("layout", layout, frido_net, paint, 14_000),
+    "frido": Training(
+        data=in_pyramid,
+        model=frido_net,
+        loss=denoising,
+        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=14_000))),
+        score=_denoiser_score,
+        images=COUNT,
+    ),
     "sizes": Training(
         data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),
         model=partial(frido_net, **SIZES),
-        loss=partial(denoising, paint, plans=False),
+        loss=partial(denoising, plans=False),
         recipe=FridoRecipe(**asdict(replace(DENOISER, steps=5000, **PIXELS))),
         score=lambda model, dataset, root: {},  # the lesson measures what it draws
     ),
-    "frido_captions": _denoiser("caption", tokens, _caption_net, lambda cond, side: cond, 10_000),
 }

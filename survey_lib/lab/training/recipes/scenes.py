@@ -234,8 +234,7 @@ def layout_net(examples: TensorDataset, **net: object) -> Preconditioned:
     return latent_denoiser(layout_net_for(examples.tensors[0].shape[1], **net))
 
 
-def tokens(images: ImageSet) -> Tensor:
-    """The captions of scenes as integers (N, LENGTH)."""
+def _tokens(images: ImageSet) -> Tensor:
     return captions.encode(captions.captions(images))
 
 
@@ -302,5 +301,5 @@ TRAININGS: Mapping[str, Training] = {
     "f4": _autoencoder(4, 8000),
     "f8": _autoencoder(8, 2500),
     "layout": _denoiser("layout", layout, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000),
-    "captions": _denoiser("caption", tokens, _caption_net, lambda cond, x0: cond, 9500),
+    "captions": _denoiser("caption", _tokens, _caption_net, lambda cond, x0: cond, 9500),
 }
