@@ -207,3 +207,10 @@ def test_ratio_does_not_see_a_machine_that_slows_down():
 def test_ratio_needs_a_pair():
     with pytest.raises(ValueError, match="positive number of pairs; got 0"):
         ratio(lambda: None, lambda: None, repeats=0)
+
+
+def test_conditions_in_tuples_are_counted_as_those_of_one_example():
+    layer = torch.nn.Linear(6, 3)
+    network = CountCalls(lambda x, t, cond: layer(torch.cat([x, cond[1], cond[2]], 1)))
+    network(torch.zeros(5, 2), 0.5, (7, torch.zeros(5, 2), torch.zeros(5, 2)))
+    assert network.examples == 5 and network.macs == 5 * 6 * 3

@@ -145,7 +145,10 @@ def test_damaged_manifest(saved, text):
         ({"config": {"channels": 1, "widths": [8, 24]}}, "do not fit the UNet of its manifest"),
         ({"config": {"channels": 1, "depth": 3}}, "do not fit the UNet of its manifest.*depth"),
         ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name"),
-        ({"net": "ResNet"}, 'holds a network "ResNet"; known here: UNet, CaptionedUNet, SemanticUNet, UViT, MLP'),
+        (
+            {"net": "ResNet"},
+            'holds a network "ResNet"; known here: UNet, CaptionedUNet, SemanticUNet, PyramidUNet',
+        ),
         ({"net": "MLP", "config": {"dims": 2}}, "do not fit the MLP of its manifest"),
     ],
 )
@@ -191,7 +194,10 @@ def test_models_that_could_not_be_loaded_are_not_saved(tmp_path):
 
     odd = CategoricalDenoiser(UNet(4, widths=(4,)), uniform(4, survival=lambda t: (1 - t) ** 3), 4)
     for model, words in (
-        (Own(2, 2), "own holds a Own; these networks can be saved: UNet, CaptionedUNet, SemanticUNet, UViT, MLP"),
+        (
+            Own(2, 2),
+            "own holds a Own; these networks can be saved: UNet, CaptionedUNet, SemanticUNet, PyramidUNet",
+        ),
         (Preconditioned(Own(2, 2), edm()), "own holds a Own"),
         (UNet(1, widths=(4,)), "a bare UNet; it needs a head"),
         (odd, "a chain without a name; these can be saved, with evidence: uniform, absorbing"),
