@@ -79,10 +79,6 @@ def test_an_old_python_is_refused_with_one_sentence(tmp_path):
     assert "needs Python 3.11 or later" in answer.stdout and not (tmp_path / ".venv").exists()
 
 
-def git(*arguments):
-    return subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, check=True).stdout
-
-
 @pytest.mark.skipif(not (HOME / ".git").exists(), reason="not a clone")
 def test_a_clone_downloads_less_than_100_mb():
     packing = ["git", "pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet"]

@@ -32,7 +32,7 @@ class PyramidAutoencoder(nn.Module):
     def __init__(self, channels: int = 3, *, width: int = 24, dims: int = 4, codes: int = 1024):
         super().__init__()
         self.config = dict(channels=channels, width=width, dims=dims, codes=codes)
-        self.channels, self.dims = channels, dims
+        self.channels = channels
         one_scale = Autoencoder(channels, width=width, halvings=2, dims=dims, codes=None)
         fine, coarse = 2 * width, 4 * width
         self.trunk, self.to_fine = one_scale.encoder[:-3], one_scale.encoder[-3:]
@@ -64,36 +64,37 @@ class PyramidAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Coarse and fine latents of images, normalised and not quantised."""
-        return [(z - mean) * (self.SCALE / std) for z, (mean, std) in zip(self.latents(x), self._units(), strict=True)]
+        return [self._normalised(z, scale) for scale, z in enumerate(self.latents(x))]
 
     def snap(self, z: Tensor, scale: int) -> Tensor:
         """Replace normalised latents by the nearest codes, in normalised units too."""
-        mean, std = self._units()[scale]
-        return (self.nearest(z * (std / self.SCALE) + mean, scale)[0] - mean) * (self.SCALE / std)
+        return self._normalised(self._quantised(z, scale), scale)
 
     def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:
         """Quantise and decode normalised latents; without ``fine`` the picture that the coarse codes alone carry."""
-        parts = [coarse] if fine is None else [coarse, fine]
-        z = [
-            self.nearest(part * (std / self.SCALE) + mean, scale)[0]
-            for scale, (part, (mean, std)) in enumerate(zip(parts, self._units(), strict=False))
-        ]
-        if fine is None:
-            z.append(F.interpolate(torch.zeros_like(z[0]), scale_factor=2.0))
-        return self.images(*z)
+        plan = self._quantised(coarse, 0)
+        strokes = F.interpolate(torch.zeros_like(plan), scale_factor=2.0) if fine is None else self._quantised(fine, 1)
+        return self.images(plan, strokes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.images(*(self.nearest(z, scale)[0] for scale, z in enumerate(self.latents(x))))
 
-    def _units(self) -> list[tuple[Tensor, Tensor]]:
-        """Mean and deviation (dims, 1, 1) of the codes of each scale, weighted by their use."""
-        found = []
-        for book in self.books:
-            share = book.usage / book.usage.sum().clamp_min(1e-12)
-            mean = share @ book.vectors
-            variance = share @ (book.vectors - mean).square()
-            found.append((mean[:, None, None], variance.clamp_min(1e-12).sqrt()[:, None, None]))
-        return found
+    def _normalised(self, z: Tensor, scale: int) -> Tensor:
+        mean, std = self._units(scale)
+        return (z - mean) * (self.SCALE / std)
+
+    def _quantised(self, z: Tensor, scale: int) -> Tensor:
+        """The nearest codes of normalised latents, in the units of the codes."""
+        mean, std = self._units(scale)
+        return self.nearest(z * (std / self.SCALE) + mean, scale)[0]
+
+    def _units(self, scale: int) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (dims, 1, 1) of the codes of a scale, weighted by their use."""
+        book = self.books[scale]
+        share = book.usage / book.usage.sum().clamp_min(1e-12)
+        mean = share @ book.vectors
+        variance = share @ (book.vectors - mean).square()
+        return mean[:, None, None], variance.clamp_min(1e-12).sqrt()[:, None, None]
 
 
 class PyramidUNet(nn.Module):

@@ -49,7 +49,8 @@ def test_codes_are_nearest_and_normalised():
         away = (z.movedim(1, -1)[..., None, :] - net.books[scale].vectors).square().sum(-1)
         assert torch.equal(index, away.argmin(-1))
         assert torch.allclose(code.movedim(1, -1), net.books[scale].vectors[index])
-    for book, (mean, std) in zip(net.books, net._units(), strict=True):
+    for scale, book in enumerate(net.books):
+        mean, std = net._units(scale)
         rows = book.vectors.repeat_interleave((100 * book.usage).round().long(), 0)
         assert torch.allclose(mean[:, 0, 0], rows.mean(0), atol=0.02)
         assert torch.allclose(std[:, 0, 0], rows.std(0), rtol=0.05)

@@ -48,6 +48,11 @@ class ClassifierFree(Guidance):
         return towards, extrapolate(away, towards, self.scale)
 
 
+def guided(denoiser: Denoiser, null: Any, scale: float) -> Denoiser:
+    """``denoiser`` under classifier-free guidance; at a scale of 1 itself, which is the same at half the cost."""
+    return denoiser if scale == 1 else ClassifierFree(denoiser, null, scale)
+
+
 @dataclass(frozen=True, eq=False)
 class Autoguidance(Guidance):
     """Guidance by a weaker model of the same task (Karras et al. 2024): ``x0 = weaker + scale (D - weaker)``.

@@ -10,7 +10,7 @@ from torch import Tensor
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
 from survey_lib.design.guidance.classifier import Classifier, EntropyScaled
-from survey_lib.design.guidance.classifier_free import Autoguidance, ClassifierFree, SelfGuidance
+from survey_lib.design.guidance.classifier_free import Autoguidance, ClassifierFree, SelfGuidance, guided
 from survey_lib.design.guidance.corrections import DynamicThreshold, Interval, Rescaled
 
 Nets = Callable[[str], Denoiser]  #: returns the network of a role: "base", "conditional" or "weak"
@@ -35,12 +35,11 @@ def guidance_methods(
     """
 
     def free(net: Nets, scale: float) -> Any:
-        strong = net("conditional")
-        return strong if scale == 1 else ClassifierFree(strong, null, scale)
+        return guided(net("conditional"), null, scale)
 
     def rescaled(net: Nets, scale: float) -> Denoiser:
-        guided = free(net, scale)
-        return guided if scale == 1 else Rescaled(guided)  # at scale 1 the contrast is right already
+        strong = free(net, scale)
+        return strong if scale == 1 else Rescaled(strong)  # at scale 1 the contrast is right already
 
     def steered(net: Nets, scale: float) -> Denoiser:
         plain = net("base")

@@ -15,7 +15,7 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import BridgeOverride, Corruption, Denoiser
 from survey_lib.core.samplers import ancestral
-from survey_lib.design.guidance.classifier_free import ClassifierFree
+from survey_lib.design.guidance.classifier_free import guided
 from survey_lib.nets.autoencoder import KLAutoencoder
 
 
@@ -36,7 +36,7 @@ class LatentDiffusion:
     @property
     def guided(self) -> Denoiser:
         """The denoiser under guidance."""
-        return self.denoiser if self.scale == 1 else ClassifierFree(self.denoiser, self.null, self.scale)
+        return guided(self.denoiser, self.null, self.scale)
 
     @property
     def times(self) -> Tensor:

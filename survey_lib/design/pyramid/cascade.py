@@ -20,8 +20,8 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
 from survey_lib.core.schedules import Schedule
-from survey_lib.design.guidance.classifier_free import ClassifierFree
-from survey_lib.design.pyramid.stages import Stage, lifted, renoised, sample_pyramid
+from survey_lib.design.guidance.classifier_free import guided
+from survey_lib.design.pyramid.stages import Stage, enlarge, lifted, renoised, sample_pyramid
 
 
 class Pyramid(Protocol):
@@ -31,7 +31,7 @@ class Pyramid(Protocol):
         """Coarse and fine scale of images."""
 
     def snap(self, z: Tensor, scale: int) -> Tensor:
-        """What a stage hands on of the ``z`` that it has drawn, such as the nearest codes."""
+        """Replace what a stage has drawn by what it hands on, such as the nearest codes."""
 
     def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:
         """Images of both scales, or of the coarse one alone."""
@@ -48,19 +48,15 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
     return packed[:, :dims], F.pixel_shuffle(packed[:, dims:], 2)
 
 
-class PooledPyramid:
+class PooledPyramid(nn.Module):
     """A `Pyramid` without learning: what an autoencoder of one scale encodes, and its means over 2 x 2 places.
 
     ``unit`` multiplies the means, so that both scales have about the same variance.
     """
 
     def __init__(self, autoencoder: nn.Module, unit: float = 1.2):
+        super().__init__()
         self.autoencoder, self.unit = autoencoder, unit
-
-    def to(self, *arguments: Any, **options: Any) -> PooledPyramid:
-        """Move the autoencoder, in place."""
-        self.autoencoder.to(*arguments, **options)
-        return self
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Coarse and fine latents of images."""
@@ -68,12 +64,12 @@ class PooledPyramid:
         return [self.unit * F.avg_pool2d(fine, 2), fine]
 
     def snap(self, z: Tensor, scale: int) -> Tensor:
-        """The latents themselves: there are no codes."""
+        """Return the latents unchanged: there are no codes."""
         return z
 
     def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:
         """Images of the fine latents, or of the coarse ones enlarged."""
-        return self.autoencoder.decode(F.interpolate(coarse / self.unit, scale_factor=2.0) if fine is None else fine)
+        return self.autoencoder.decode(enlarge(coarse / self.unit) if fine is None else fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +116,8 @@ class Cascade:
 
         def sample(x: Tensor, told: tuple[Tensor | None, Any], generator: torch.Generator | None) -> Tensor:
             coarse, cond = told
-            alone = OneScale(denoiser, scale, coarse)
-            guided = alone if self.scale == 1 else ClassifierFree(alone, self.null, self.scale)
-            z = multistep(guided, denoiser.schedule, x, times, cond=cond)
-            return self.autoencoder.snap(z, scale)
+            one = guided(OneScale(denoiser, scale, coarse), self.null, self.scale)
+            return self.autoencoder.snap(multistep(one, denoiser.schedule, x, times, cond=cond), scale)
 
         return Stage(
             sample,
@@ -172,24 +166,25 @@ class Switched:
         """The small and the large size; the first begins with ``noise`` (B, dims, h, w)."""
         schedule, unit = self.denoiser.schedule, self.autoencoder.unit
         switch = schedule.time_at(self.level)
-        small = pooled_time(schedule, switch, unit) if self.lifted else torch.zeros(())
-        first = _grid(self.steps[0], schedule, small)
+        if self.lifted:
+            end, begin = pooled_time(schedule, switch, unit), lifted(schedule, switch, self.deviation)
+            factor = float(2 * schedule.scales(switch)[0] / schedule.scales(end)[0]) / unit
+        else:
+            end, begin, factor = torch.zeros(()), renoised(Gaussian(schedule), switch), 1 / unit
+        first = _grid(self.steps[0], schedule, end)
         second = grids.karras(self.steps[1], schedule, sigma_max=self.level)
         start = schedule.scales(first[0])[1].to(noise) * noise
-        kept = float(2 * schedule.scales(switch)[0] / schedule.scales(small)[0]) if self.lifted else 1.0
 
-        def draw(scale: int, times: Tensor, factor: float):
-            alone = OneScale(self.denoiser, scale)
-            guided = alone if self.scale == 1 else ClassifierFree(alone, self.null, self.scale)
-            return lambda x, cond, generator: factor * multistep(guided, schedule, x, times, cond=cond)
+        def draw(scale: int, times: Tensor, factor: float = 1.0):
+            one = guided(OneScale(self.denoiser, scale), self.null, self.scale)
+            return lambda x, cond, generator: factor * multistep(one, schedule, x, times, cond=cond)
 
-        begin = lifted(schedule, switch, self.deviation) if self.lifted else renoised(Gaussian(schedule), switch)
-        return [Stage(draw(0, first, kept / unit), lambda coarse, generator: start), Stage(draw(1, second, 1.0), begin)]
+        return [Stage(draw(0, first, factor), lambda coarse, generator: start), Stage(draw(1, second), begin)]
 
     def sample(self, noise: Tensor, cond: Any = None) -> Tensor:
         """Images (B, C, H, W) from standard normal noise (B, 5 dims, h, w), as `pack` orders it, and a condition."""
         made = sample_pyramid(self.stages(unpack(noise)[0]), cond, generator=self.generator)
-        return self.autoencoder.autoencoder.decode(made[-1])
+        return self.autoencoder.decode(*made)
 
 
 def pooled_time(schedule: Schedule, t: Tensor | float, unit: float = 1.0) -> Tensor:

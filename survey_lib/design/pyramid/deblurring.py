@@ -47,13 +47,14 @@ class ByBand:
 
     def _each(self, apply: Callable[..., Tensor], *images: Tensor) -> Tensor:
         """Split images, apply the corruption of each band to the bands, and put them together again."""
-        return _banded([lambda *bands, one=one: apply(one, *bands) for one in self.corruptions], images)
+        return _by_band(self.corruptions, apply, images)
 
 
-def _banded(functions: Sequence[Callable[..., Tensor]], images: Sequence[Tensor]) -> Tensor:
-    if len(functions) == 1:
-        return functions[0](*images)
+def _by_band(corruptions: Sequence[Corruption], apply: Callable[..., Tensor], images: Sequence[Tensor]) -> Tensor:
+    *coarser, finest = corruptions
+    if not coarser:
+        return apply(finest, *images)
     maps = [haar(x).unflatten(1, (x.shape[1], 4)) for x in images]
-    coarse = _banded(functions[:-1], [one[:, :, 0] for one in maps])
-    details = functions[-1](*(one[:, :, 1:] for one in maps))
+    coarse = _by_band(coarser, apply, [one[:, :, 0] for one in maps])
+    details = apply(finest, *(one[:, :, 1:] for one in maps))
     return unhaar(torch.cat([coarse[:, :, None], details], dim=2).flatten(1, 2))

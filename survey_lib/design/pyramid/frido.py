@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from survey_lib.design.pyramid.cascade import Cascade, OneScale, PooledPyramid, pack, unpack
-
-__all__ = ["Frido", "OneScale", "PooledPyramid", "pack", "unpack"]
+from survey_lib.design.pyramid.cascade import Cascade
 
 
 @dataclass(frozen=True, eq=False)

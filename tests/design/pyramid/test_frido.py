@@ -13,7 +13,7 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.schedules import vp_linear
 from survey_lib.design.latent import LatentDiffusion
-from survey_lib.design.pyramid.frido import Frido, OneScale, PooledPyramid, pack, unpack
+from survey_lib.design.pyramid import Frido, OneScale, PooledPyramid, pack, unpack
 from survey_lib.nets.autoencoder import KLAutoencoder
 from survey_lib.nets.pyramid import PyramidUNet
 from tests.nets.test_pyramid import SMALL, trained_codes

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.schedules import vp_linear
 from survey_lib.design.latent.layout import CHANNELS, paint
 from survey_lib.design.pyramid.cascade import OneScale, PooledPyramid, pack, unpack
 from survey_lib.design.pyramid.frido import Frido
@@ -25,14 +24,17 @@ from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.data.scenes import layout
 from survey_lib.lab.evaluation import scenes as judges
-from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes.scenes import (
     DENOISER,
     PIXELS,
     conditional_loss,
+    drawn_score,
+    in_batches,
+    in_latents,
     latent_denoiser,
     perceptual_distance,
+    psnr,
 )
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
@@ -71,18 +73,14 @@ def autoencoding(net: PyramidAutoencoder, recipe: PyramidRecipe) -> Loss:
     return loss
 
 
-@torch.no_grad()
 def reconstructions(model: PyramidAutoencoder, images: Tensor, *, fine: bool = True) -> Tensor:
     """Images (N, C, H, W) in [-1, 1] encoded and decoded, with or without their fine codes."""
-    with precision():
-        parts = [model.encode(part.contiguous(memory_format=torch.channels_last)) for part in images.split(250)]
-        decoded = [model.decode(*(z if fine else z[:1])).float() for z in parts]
-    return torch.cat(decoded).clamp_(-1, 1)
 
+    def again(x: Tensor) -> Tensor:
+        coarse, strokes = model.encode(x.contiguous(memory_format=torch.channels_last))
+        return model.decode(coarse, strokes if fine else None)
 
-def psnr(images: Tensor, others: Tensor) -> float:
-    """Peak signal-to-noise ratio of images in [-1, 1], a mean over the images, in dB."""
-    return float((10 * (4 / (images - others).square().flatten(1).mean(1)).log10()).mean())
+    return in_batches(again, images).clamp_(-1, 1)
 
 
 def _autoencoder_score(model: PyramidAutoencoder, dataset: str, root: Path | None) -> dict[str, float]:
@@ -103,22 +101,18 @@ class FridoRecipe(Recipe):
     augmentation: float = 0.0  # standard deviation of noise on the coarse codes that the fine scale sees
 
 
-@torch.no_grad()
+_RECIPE = FridoRecipe(**asdict(DENOISER))
+
+
 def latents(autoencoder: PyramidAutoencoder | PooledPyramid, images: ImageSet) -> Tensor:
     """Both scales of images as `pack` orders them, (N, 5 dims, h, w): coarse codes, and fine latents as they are."""
     fast = autoencoder.to(memory_format=torch.channels_last)
-    packed = []
-    with precision():
-        for part in torch.arange(len(images)).split(250):
-            coarse, fine = fast.encode(images.float(part).contiguous(memory_format=torch.channels_last))
-            packed.append(pack(fast.snap(coarse, 0), fine).float())
-    return torch.cat(packed).contiguous()
 
+    def packed(x: Tensor) -> Tensor:
+        coarse, fine = fast.encode(x.contiguous(memory_format=torch.channels_last))
+        return pack(fast.snap(coarse, 0), fine)
 
-def in_pyramid(dataset: str, root: Path | None) -> TensorDataset:
-    """Training scenes in latents of two scales, and their layouts."""
-    images = data.load(dataset, count=COUNT)
-    return TensorDataset(latents(load(f"{dataset}_pyramid", root), images), layout(images))
+    return in_batches(packed, images).contiguous()
 
 
 def denoising(net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True) -> Loss:
@@ -146,17 +140,13 @@ def frido_net(examples: TensorDataset, **unet: Any) -> Preconditioned:
 
 
 def separate_nets(examples: TensorDataset, **unet: Any) -> Preconditioned:
-    """As `frido_net`, with a U-Net for each scale."""
+    """An untrained denoiser of both scales that sees layouts, with a U-Net for each scale."""
     return latent_denoiser(SeparateUNets(**_UNET | unet))
 
 
 def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of 1000 samples at 16 guided steps a scale."""
-    evaluator = judges.SceneEvaluator.load_for(1000)
-    denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
-    pipeline = Frido(load(f"{dataset}_pyramid", root), denoiser)
-    noise = torch.randn(1000, 5 * model.net.channels, 8, 8, generator=torch.Generator().manual_seed(0))
-    return evaluator.score(judges.draw(pipeline, noise, evaluator.condition(16)))
+    return drawn_score(Frido(load(f"{dataset}_pyramid", root), model), (5 * model.net.channels, 8, 8))
 
 
 COUNT = 60_000  # scenes for the denoisers
@@ -178,10 +168,10 @@ TRAININGS: Mapping[str, Training] = {
         score=_autoencoder_score,
     ),
     "frido": Training(
-        data=in_pyramid,
+        data=partial(in_latents, layout, role="pyramid", count=COUNT, encode=latents),
         model=frido_net,
         loss=denoising,
-        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=14_000))),
+        recipe=replace(_RECIPE, steps=14_000),
         score=_denoiser_score,
         images=COUNT,
     ),
@@ -189,7 +179,7 @@ TRAININGS: Mapping[str, Training] = {
         data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),
         model=partial(frido_net, **SIZES),
         loss=partial(denoising, plans=False),
-        recipe=FridoRecipe(**asdict(replace(DENOISER, steps=5000, **PIXELS))),
+        recipe=replace(_RECIPE, steps=5000, **PIXELS),
         score=lambda model, dataset, root: {},  # the lesson measures what it draws
     ),
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +148,22 @@ def perceptual_distance(judge: Classifier, one: Tensor, other: Tensor, stages: i
     return total
 
 
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], images: ImageSet | Tensor) -> Tensor:
+    """``function`` of images in [-1, 1] in float32, 250 at a time and at full speed."""
+    few = torch.arange(len(images)).split(250)
+    with precision():
+        return torch.cat([function(images[k] if isinstance(images, Tensor) else images.float(k)).float() for k in few])
+
+
 def reconstruct(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
     """The images encoded and decoded, (N, C, H, W) in [-1, 1]."""
-    with torch.no_grad(), precision():
-        parts = [autoencoder(images.float(part)).float() for part in torch.arange(len(images)).split(250)]
-    return torch.cat(parts).clamp_(-1, 1)
+    return in_batches(autoencoder, images).clamp_(-1, 1)
+
+
+def psnr(images: Tensor, others: Tensor) -> float:
+    """Peak signal-to-noise ratio of images in [-1, 1], a mean over the images, in dB."""
+    return float((10 * (4 / (images - others).square().flatten(1).mean(1)).log10()).mean())
 
 
 def _autoencoder_score(model: KLAutoencoder, dataset: str, root: Path | None) -> dict[str, float]:
@@ -159,9 +171,7 @@ def _autoencoder_score(model: KLAutoencoder, dataset: str, root: Path | None) ->
     evaluator = judges.SceneEvaluator.load_for(1000) if dataset == "scenes" else None
     test = evaluator.wanted if evaluator else data.load(dataset, split="test", count=1000)
     images = reconstruct(model, test)
-    error = (images - test.float()).square().flatten(1).mean(1)
-    found = {"psnr": float((10 * torch.log10(4 / error)).mean())}
-    return found | (evaluator.score(images) if evaluator else {})
+    return {"psnr": psnr(images, test.float())} | (evaluator.score(images) if evaluator else {})
 
 
 #: Channels of the latents by factor: from 4 to 8 the same numbers are spread over a quarter of the places.
@@ -184,18 +194,21 @@ def _autoencoder(factor: int, steps: int) -> Training:
 
 def latents(autoencoder: KLAutoencoder, images: ImageSet) -> Tensor:
     """The latents of images, (N, dims, h, w) in the units of the denoiser."""
-    fast = autoencoder.to(memory_format=torch.channels_last)
-    with torch.no_grad(), precision():
-        parts = [fast.encode(images.float(part)).float() for part in torch.arange(len(images)).split(250)]
-    return torch.cat(parts).contiguous()
+    return in_batches(autoencoder.to(memory_format=torch.channels_last).encode, images).contiguous()
 
 
 def in_latents(
-    told: Callable[[ImageSet], Tensor], dataset: str, root: Path | None, *, role: str = "f4", count: int | None = None
+    told: Callable[[ImageSet], Tensor],
+    dataset: str,
+    root: Path | None,
+    *,
+    role: str = "f4",
+    count: int | None = None,
+    encode: Callable[[nn.Module, ImageSet], Tensor] = latents,
 ) -> TensorDataset:
     """``count`` training images in the latents of an autoencoder, and what ``told`` makes of them as conditions."""
     images = data.load(dataset, count=count)
-    return TensorDataset(latents(load(f"{dataset}_{role}", root), images), told(images))
+    return TensorDataset(encode(load(f"{dataset}_{role}", root), images), told(images))
 
 
 def latent_denoiser(net: nn.Module) -> Preconditioned:
@@ -246,11 +259,15 @@ def _caption_net(examples: TensorDataset) -> Preconditioned:
 
 def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of 1000 samples at 20 guided steps."""
-    evaluator = judges.SceneEvaluator.load_for(1000, asked=asked)
+    return drawn_score(LatentDiffusion(load(f"{dataset}_f4", root), model), (model.net.channels, 16, 16), asked)
+
+
+def drawn_score(pipeline: Any, shape: tuple[int, ...], asked: str = "layout") -> dict[str, float]:
+    """Quality of 1000 scenes that a pipeline draws from noise of ``shape`` under `vp_linear`."""
+    evaluator, model = judges.SceneEvaluator.load_for(1000, asked=asked), pipeline.denoiser
     denoiser = Preconditioned(model.net, vp_linear(), model.kind, model.sigma_data)
-    pipeline = LatentDiffusion(load(f"{dataset}_f4", root), denoiser)
-    noise = torch.randn(1000, model.net.channels, 16, 16, generator=torch.Generator().manual_seed(0))
-    return evaluator.score(judges.draw(pipeline, noise, evaluator.condition(16)))
+    noise = torch.randn(1000, *shape, generator=torch.Generator().manual_seed(0))
+    return evaluator.score(judges.draw(replace(pipeline, denoiser=denoiser), noise, evaluator.condition(16)))
 
 
 DENOISER = Recipe(
