@@ -43,7 +43,7 @@ def small(monkeypatch, tmp_path):
     )
     for role, row in recipes.TRAININGS.items():
         monkeypatch.setitem(
-            recipes.TRAININGS, role, replace(row, recipe=replace(row.recipe, batch=4, steps=2), steps={})
+            recipes.TRAININGS, role, replace(row, recipe=replace(row.recipe, batch=4, steps=2), changes={})
         )
     for kind, row in discrete.LEVELS.items():
         monkeypatch.setitem(discrete.LEVELS, kind, replace(row, recipe=replace(row.recipe, batch=4)))

@@ -269,11 +269,11 @@ def _token_row(model: Callable, loss: Callable) -> Training:
 
 
 #: Shipped grey levels train for longer than `LEVELS`; glyphs come in many faces and take longer to become readable.
-_LEVEL_STEPS = {"glyphs": 5000, "mnist": 1800}
+_LONGER = {"glyphs": {"steps": 5000}, "mnist": {"steps": 1800}}
 
 TRAININGS: Mapping[str, Training] = {
     **{
-        f"levels_{name}": replace(LEVELS[name], steps=_LEVEL_STEPS)
+        f"levels_{name}": replace(LEVELS[name], changes=_LONGER)
         for name in ("uniform", "absorbing", "gaussian", "bits")
     },
     "codes": Training(

@@ -149,7 +149,7 @@ def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> d
     return drawn_score(Frido(load(f"{dataset}_pyramid", root), model), (5 * model.net.channels, 8, 8))
 
 
-COUNT = 60_000  # scenes for the denoisers
+COUNT = 120_000  # scenes for the denoisers
 SMALL = 32  # pixels of the scenes of ``sizes``
 SIZES = {"dims": 3, "patch": 2}  # its network, and those that it is compared with
 
@@ -171,7 +171,7 @@ TRAININGS: Mapping[str, Training] = {
         data=partial(in_latents, layout, role="pyramid", count=COUNT, encode=latents),
         model=frido_net,
         loss=denoising,
-        recipe=replace(_RECIPE, steps=14_000),
+        recipe=replace(_RECIPE, batch=128, steps=14_500),  # large enough to keep a GPU busy
         score=_denoiser_score,
         images=COUNT,
     ),

@@ -288,12 +288,12 @@ PIXELS: Mapping[str, float] = {"log_sigma_mean": -1.6}
 _MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
 
 
-def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, steps: int) -> Training:
+def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, steps: int, batch: int) -> Training:
     return Training(
         data=partial(in_latents, told, count=_MANY),
         model=net,
         loss=partial(conditional_loss, prepare),
-        recipe=replace(DENOISER, batch=128, steps=steps),  # of a size that keeps a GPU busy
+        recipe=replace(DENOISER, steps=steps, batch=batch),  # large enough to keep a GPU busy
         score=partial(_denoiser_score, asked),
         images=_MANY,
     )
@@ -317,6 +317,6 @@ TRAININGS: Mapping[str, Training] = {
     "f2": _autoencoder(2, 2500),
     "f4": _autoencoder(4, 8000),
     "f8": _autoencoder(8, 2500),
-    "layout": _denoiser("layout", layout, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000),
-    "captions": _denoiser("caption", _tokens, _caption_net, lambda cond, x0: cond, 9500),
+    "layout": _denoiser("layout", layout, partial(layout_net, widths=(32, 64), patch=1), painted, 22_000, 128),
+    "captions": _denoiser("caption", _tokens, _caption_net, lambda cond, x0: cond, 10_500, 256),
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -30,13 +31,13 @@ class Training:
     loss: Callable[[nn.Module, Recipe], Loss] | None  # None: EDM's weighted denoising loss
     recipe: Recipe
     score: Callable[[nn.Module, str, Path | None], dict[str, float]]  # of the trained model, data set and folder
-    steps: Mapping[str, int] = field(default_factory=dict)  # of data sets that need another number than the recipe's
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the recipe on some data sets
     images: int | None = None  # behind ``data``, where they are not all training images of the data set
 
     def recipe_for(self, dataset: str, *, steps: int | None = None, seed: int | None = None) -> Recipe:
         """The recipe for a data set, with other ``steps`` or another ``seed`` where they are given."""
-        steps = self.steps.get(dataset, self.recipe.steps) if steps is None else steps
-        return replace(self.recipe, steps=steps, seed=self.recipe.seed if seed is None else seed)
+        asked = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+        return replace(self.recipe, **{**self.changes.get(dataset, {}), **asked})
 
     def untrained(self, data: Data, seed: int) -> nn.Module:
         """The model as its training begins."""
