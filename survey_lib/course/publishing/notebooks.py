@@ -56,11 +56,12 @@ class Lesson:
 
     @cached_property
     def roles(self) -> frozenset[str]:
-        """Roles of the trained networks that its code cells load, as ``base`` in ``glyphs_base``."""
+        """Roles of the trained networks that its code cells load for a data set, as ``base`` in ``glyphs_base``."""
         code = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "code")
         if not re.search(r"\b(checkpoints|Evaluator)\b", code):
             return frozenset()
-        named = {role for role in _roles("glyphs") if re.search(rf"(?<![a-zA-Z0-9]){role}\b", code)}
+        known = _roles(str(self.parameters.get("dataset", "glyphs")))
+        named = {role for role in known if re.search(rf"""["'}}]_?{role}["']""", code)}
         return frozenset(named | ({"features", "features2"} if "Evaluator" in code else set()))
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:

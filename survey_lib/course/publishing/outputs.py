@@ -17,6 +17,7 @@ from survey_lib.lab.runtime import write_atomically
 
 #: The type of a live widget, which a reader without a kernel cannot use.
 WIDGET = "application/vnd.jupyter.widget-view+json"
+_BAR = "%|"  # in every progress bar of tqdm, as text or beside its widget
 
 
 def commit_outputs(lesson: Lesson, executed: nbformat.NotebookNode, outcome: Outcome) -> None:
@@ -52,13 +53,15 @@ def strip_outputs(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Noteboo
     for output in outputs:
         output = nbformat.from_dict(output)
         data, was_widget = output.get("data", {}), False
+        if WIDGET in data and _BAR in data.get("text/plain", ""):
+            continue
         if WIDGET in data and (pictured or _pictures(output)):
             was_widget = data.pop(WIDGET) is not None
         if was_widget and not _pictures(output):
             continue  # only the widget's name is left
         if output.output_type == "stream":
             output.text = re.sub(r"[^\n]*\r", "", output.text)  # what a carriage return wrote over
-            if output.name == "stderr" and "%|" in output.text:
+            if output.name == "stderr" and _BAR in output.text:
                 continue
         if "execution_count" in output:
             output.execution_count = None

@@ -40,7 +40,7 @@ def trajectory_error(
 
 @torch.no_grad()
 def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tensor, *, fine: int = 8) -> Tensor:
-    """Error at the end of the trajectory that each step of a DDIM grid causes alone: (steps,), RMS.
+    """Error at the end of the trajectory that each step of a DDIM grid causes alone: (steps, B), RMS of each example.
 
     The trajectory takes steps ``fine`` times as short (second order), except for step i, which is one DDIM step. The
     last step, to clean data, is refined in lam down to 1 / 20 of the noise it starts from. Evaluations: about
@@ -56,7 +56,7 @@ def error_by_step(denoiser: Denoiser, schedule: Schedule, x: Tensor, times: Tens
         y = linear_combination(ddim(start, end), [states[i], denoiser(states[i], start.t)])
         for piece in pieces[i + 1 :]:
             y = solve(y, piece)
-        errors.append((y - states[-1]).square().mean().sqrt().cpu())
+        errors.append((y - states[-1]).flatten(1).square().mean(1).sqrt().cpu())
     return torch.stack(errors)
 
 

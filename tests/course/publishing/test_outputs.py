@@ -53,7 +53,8 @@ def test_a_widget_goes_where_a_picture_stands_in():
 
 def test_progress_bars_are_not_committed():
     bar = new_output("stream", name="stderr", text="\r 10%|#     |\r100%|######|\n")
-    kept = outputs.strip_outputs([bar, new_output("stream", name="stdout", text="half\rwhole\n")])
+    live = new_output("display_data", data=WIDGET | {"text/plain": "01.steps:   0%|          | 0/8"})
+    kept = outputs.strip_outputs([bar, live, new_output("stream", name="stdout", text="half\rwhole\n")])
     assert [one.text for one in kept] == ["whole\n"]
 
 
