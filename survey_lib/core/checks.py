@@ -34,7 +34,7 @@ def check_signal(alpha: Tensor, sigma: Tensor, what: str) -> None:
 
 
 def holds(condition: Tensor) -> bool:
-    """Whether ``condition`` is true everywhere. On device "meta" there are no values, and it passes."""
+    """Return whether a condition is true everywhere; on device "meta", which has no values, return True."""
     return condition.is_meta or bool(condition.all())
 
 

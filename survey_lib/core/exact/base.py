@@ -46,7 +46,7 @@ class Continuous:
         return x, alpha.reshape(-1, 1).to(x.device), sigma.reshape(-1, 1).to(x.device)
 
     def _prepare_density(self, x: Tensor, t: Tensor | float, schedule: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_prepare`; without a schedule for clean data, ``alpha = 1`` and ``sigma = 0``."""
+        """Arguments of a density as `_prepare` returns them; clean data without a schedule have alpha 1 and sigma 0."""
         if schedule is not None:
             return self._prepare(x, t, schedule)
         if torch.as_tensor(t).any():

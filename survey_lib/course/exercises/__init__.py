@@ -43,7 +43,7 @@ def every() -> tuple[Exercise, ...]:
 
 
 def get(name: str) -> Exercise:
-    """The exercise with the id ``name``, such as ``"01.A"``. Raises ValueError if there is no such exercise."""
+    """Exercise by its id, such as ``"01.A"``. Raises ValueError for an unknown id."""
     lesson, _, letter = name.partition(".")
     if lesson in _lessons() and letter in framework.DIFFICULTY:
         return getattr(_module(lesson), letter)

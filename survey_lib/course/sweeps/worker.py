@@ -1,4 +1,4 @@
-"""One run of a sweep in a process of its own, which ends with the process that asked for it.
+"""Process for one run of a sweep, which ends with the process that started it.
 
 A thread of a pool or a dask worker calls `run`. It starts ``python -m survey_lib.course.sweeps.worker``, writes the job
 to its input and leaves the input open. When the input closes, by `stop` or because its holder was killed, the process

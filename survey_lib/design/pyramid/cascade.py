@@ -64,7 +64,7 @@ class PooledPyramid(nn.Module):
         return [self.unit * F.avg_pool2d(fine, 2), fine]
 
     def snap(self, z: Tensor, scale: int) -> Tensor:
-        """Return the latents unchanged: there are no codes."""
+        """Return the latents unchanged, for this pyramid has no codes."""
         return z
 
     def decode(self, coarse: Tensor, fine: Tensor | None = None) -> Tensor:

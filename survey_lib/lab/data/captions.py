@@ -58,7 +58,7 @@ def describe(images: ImageSet) -> list[Described]:
 
 
 def encode(texts: list[str]) -> Tensor:
-    """Captions as integers, padded with 0: (B, LENGTH) of int64. The empty caption is no condition.
+    """Encode captions as integers (B, LENGTH), int64, padded with 0. The empty caption stands for no condition.
 
     Raises ValueError for a word that is not in `VOCABULARY`, and for a caption that is not one (`parse`).
     """

@@ -103,7 +103,7 @@ def _list(folder: Path) -> tuple[dict[str, list[_Example]], tuple[str, ...]]:
 
 
 def _by_class(top: Path) -> dict[str | None, list[Path]]:
-    """Image files by class folder, sorted; under None where there are no class folders."""
+    """Sorted image files of each class folder; without class folders, all files under the key None."""
     loose = _images_in(top, deep=False)
     named = {entry.name: _images_in(entry) for entry in sorted(top.iterdir()) if entry.is_dir()}
     named = {name: files for name, files in named.items() if files and not name.startswith(".")}

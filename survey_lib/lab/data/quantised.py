@@ -42,7 +42,7 @@ def token_images(dataset: str, *, split: str = "train", count: int | None = None
 
 
 def foreground_mask(images: Tensor) -> Tensor:
-    """Distance of each pixel's colour from that of the top left corner, scaled to 255 in each image.
+    """Distance between the colours of each pixel and the top left corner, scaled to 255 in each image.
 
     Bytes (N, C, H, W) -> bytes of the same shape, with C equal channels.
     """

@@ -1,4 +1,4 @@
-"""Judges of scenes: is what was asked for where it was asked for, and does a picture show what its caption says?
+"""Judges of scenes, which compare a picture with the layout or the caption that it was drawn for.
 
 Fréchet distances alone mislead here: grain that hardly changes what a picture shows moves them far. So a reader names
 the character in every box, and a finder lists the objects of a picture without being told where to look.
@@ -66,7 +66,7 @@ def read(reader: Classifier, images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def layout_accuracy(reader: Classifier, images: Tensor, asked: ImageSet) -> dict[str, float]:
-    """Fraction of the asked objects whose character is read in its box: ``layout``; of the small: ``layout_small``."""
+    """Fraction of boxes in which the right character is read: ``layout`` of all, ``layout_small`` of small objects."""
     right = read(reader, images, asked.extra["box"]) == asked.extra["character"]
     present = asked.extra["box"][..., 2] > 0
     small = present & ~asked.extra["large"]
@@ -143,7 +143,7 @@ def draw(pipeline: LatentDiffusion, noise: Tensor, cond: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SceneEvaluator(Evaluator):
-    """An `Evaluator` of scenes, which also scores what was asked for: the first N test scenes.
+    """An `Evaluator` that also scores how well scenes follow the layouts or captions of the first N test scenes.
 
     asked: "layout", "caption", or None for images that were drawn without a condition.
     """
@@ -165,11 +165,11 @@ class SceneEvaluator(Evaluator):
 
     @property
     def wanted(self) -> ImageSet:
-        """The N scenes whose layouts or captions are asked for."""
+        """The first N test scenes, whose layouts or captions are the conditions."""
         return self.test.take(slice(self.count))
 
     def condition(self, side: int) -> Tensor:
-        """What a denoiser is asked for: painted layouts (N, 13, side, side), or captions as integers (N, LENGTH)."""
+        """Conditions for a denoiser: painted layouts (N, 13, side, side), or captions as integers (N, LENGTH)."""
         if self.asked == "layout":
             return paint(layout(self.wanted), side)
         return encode(captions(self.wanted))
@@ -182,5 +182,5 @@ class SceneEvaluator(Evaluator):
         return caption_accuracy(self.finder, images, self.wanted) if self.asked == "caption" else {}
 
     def score(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
-        """Quality as of `Evaluator.score`, and how much of what was asked for is there (`judge`)."""
+        """Quality as `Evaluator.score` measures it, and the agreement with the conditions (`judge`)."""
         return super().score(images, labels) | self.judge(images)

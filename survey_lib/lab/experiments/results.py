@@ -58,7 +58,7 @@ class Results:
 
     @cached_property
     def note(self) -> str:
-        """A note on the number of rows that are older than their code; empty if there are no such rows."""
+        """Sentence with the number of rows that are older than their code; empty without such rows."""
         old = int((self.frame["stale"] != "").sum()) if len(self) else 0
         return f"{old} of {len(self)} results are older than their code" if old else ""
 

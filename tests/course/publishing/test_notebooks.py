@@ -119,6 +119,7 @@ def trained(course, monkeypatch):
     [
         ("x = 'base noisy features'", {"glyphs", "mnist", "digits", "cifar10"}),
         ("checkpoints.load(f'{dataset}_base')", {"glyphs", "mnist"}),
+        ("checkpoints\nx = {'base plans': 1, 'fine_features': 2}", {"glyphs", "mnist", "digits", "cifar10"}),
         ("checkpoints.load(f'{dataset}_features')", {"glyphs"}),
         ("checkpoints\nEvaluator.load(dataset, 10)", {"glyphs"}),
     ],

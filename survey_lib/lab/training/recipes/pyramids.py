@@ -27,6 +27,7 @@ from survey_lib.lab.evaluation import scenes as judges
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes.scenes import (
     DENOISER,
+    MANY,
     PIXELS,
     conditional_loss,
     drawn_score,
@@ -149,7 +150,6 @@ def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> d
     return drawn_score(Frido(load(f"{dataset}_pyramid", root), model), (5 * model.net.channels, 8, 8))
 
 
-COUNT = 120_000  # scenes for the denoisers
 SMALL = 32  # pixels of the scenes of ``sizes``
 SIZES = {"dims": 3, "patch": 2}  # its network, and those that it is compared with
 
@@ -168,12 +168,12 @@ TRAININGS: Mapping[str, Training] = {
         score=_autoencoder_score,
     ),
     "frido": Training(
-        data=partial(in_latents, layout, role="pyramid", count=COUNT, encode=latents),
+        data=partial(in_latents, layout, role="pyramid", count=MANY, encode=latents),
         model=frido_net,
         loss=denoising,
         recipe=replace(_RECIPE, batch=128, steps=14_500),  # large enough to keep a GPU busy
         score=_denoiser_score,
-        images=COUNT,
+        images=MANY,
     ),
     "sizes": Training(
         data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),

@@ -285,17 +285,17 @@ DENOISER = Recipe(
 PIXELS: Mapping[str, float] = {"log_sigma_mean": -1.6}
 
 
-_MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
+MANY = 120_000  # scenes for the denoisers: few enough for memory, too many to be learned by heart
 
 
 def _denoiser(asked: str, told: Callable, net: Callable, prepare: Callable, steps: int, batch: int) -> Training:
     return Training(
-        data=partial(in_latents, told, count=_MANY),
+        data=partial(in_latents, told, count=MANY),
         model=net,
         loss=partial(conditional_loss, prepare),
         recipe=replace(DENOISER, steps=steps, batch=batch),  # large enough to keep a GPU busy
         score=partial(_denoiser_score, asked),
-        images=_MANY,
+        images=MANY,
     )
 
 
