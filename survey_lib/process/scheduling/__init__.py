@@ -3,7 +3,7 @@
 * `subsequences`: sub-sequences of a chain (DDIM), FastDPM's continuous steps, a start below t = 1 (CCDF);
 * `variances`: optimal variances of the reverse steps (Analytic-DPM);
 * `bounds`: the cost of each step in the variational bound, and the optimal grid of every length;
-* `search`: error of a grid by step, coordinate search and exhaustive search on any objective;
+* `search`: error of a grid by step, and coordinate search on any objective;
 * `learned`: grids and coefficients learned by gradients, through the sampler or from the bound.
 """
 
@@ -13,7 +13,6 @@ from survey_lib.process.scheduling.search import (
     Search,
     coordinate_search,
     error_by_step,
-    exhaustive_search,
     resample_grid,
     trajectory_error,
 )
@@ -32,7 +31,6 @@ __all__ = [
     "coordinate_search",
     "denoising_error",
     "error_by_step",
-    "exhaustive_search",
     "fit",
     "nearest",
     "optimal_variance",

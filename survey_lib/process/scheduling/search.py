@@ -151,22 +151,3 @@ def resample_grid(times: Tensor, steps: int, schedule: Schedule) -> Tensor:
     inner = schedule.time(found)
     inner[0] = times[known][0]
     return check_times(torch.cat([head, inner, tail]))
-
-
-def exhaustive_search(objective: Objective, candidates: Tensor, steps: int, *, limit: int = 5000) -> Search:
-    """Exhaustive search over the grids of ``steps`` steps with inner times out of ``candidates``; both ends are kept.
-
-    The baseline of learned schedules (BDDM, Lam et al. 2022). Raises ValueError for more than ``limit`` grids.
-    """
-    candidates = check_times(candidates)
-    inner, count = candidates[1:-1], math.comb(len(candidates) - 2, steps - 1) if steps >= 1 else 0
-    if not 1 <= count <= limit:
-        raise ValueError(f"{steps!r} of {len(candidates) - 1} steps make {count} grids; the search needs 1 to {limit}")
-    best, value, history = None, math.inf, []
-    for subset in itertools.combinations(range(len(inner)), steps - 1):
-        trial = torch.cat([candidates[:1], inner[list(subset)], candidates[-1:]])
-        found = objective(trial)
-        if best is None or found < value:
-            best, value = trial, found
-        history.append(value)
-    return Search(best, value, count, tuple(history))

@@ -1,6 +1,5 @@
 """Error by step, searches, resampled grids."""
 
-import math
 from functools import partial
 from itertools import pairwise
 
@@ -87,18 +86,6 @@ def test_a_doubled_grid_passes_through_the_times_of_the_single_one() -> None:
         scheduling.resample_grid(start, 1, SCHEDULE)
 
 
-def test_brute_force_tries_every_grid() -> None:
-    candidates = grids.uniform(7)
-    seen = []
-
-    def objective(times):
-        seen.append(tuple(times.tolist()))
-        return (times[1] - 3 / 7).abs().item() + (times[2] - 1 / 7).abs().item()
-
-    found = scheduling.exhaustive_search(objective, candidates, 3)
-    assert len(set(seen)) == len(seen) == found.tried == math.comb(6, 2)
-    torch.testing.assert_close(found.times, candidates[[0, 4, 6, 7]])
-    with pytest.raises(ValueError, match="50 of 99 steps make"):
-        scheduling.exhaustive_search(objective, grids.uniform(99), 50)
+def test_a_search_without_rounds_is_refused() -> None:
     with pytest.raises(ValueError, match="rounds >= 1"):
-        scheduling.coordinate_search(objective, SCHEDULE, candidates, rounds=0)
+        scheduling.coordinate_search(lambda times: 0.0, SCHEDULE, grids.uniform(7), rounds=0)
