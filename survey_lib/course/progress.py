@@ -1,4 +1,4 @@
-"""Progress bars of the command line, over the cells of lessons and over the runs of a sweep."""
+"""Progress bars of the command line, over the cells of lessons, the runs of a sweep, and the answers of a class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from survey_lib.course.grading.grade import Grade, Job
     from survey_lib.course.publishing.notebooks import Lesson
     from survey_lib.course.publishing.runner import Outcome
     from survey_lib.course.sweeps.sweep import Result, Sweep
 
 LESSON_BAR = "{percentage:3.0f}%|{bar:24}| {desc}"
+GRADING_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} answers, {elapsed} so far, {remaining} left"
 SWEEP_BAR = "{percentage:3.0f}%|{bar:24}| {n_fmt} of {total_fmt} runs, {elapsed} so far, {desc} left"
 
 
@@ -77,3 +79,27 @@ def run_lessons(chosen: Sequence[Lesson], given: Mapping[str, Any], out: Path, t
         outcomes = runner.run(chosen, given, out, on_cell=on_cell, on_done=on_done, cell_seconds=timeout)
     click.echo(f"\n{index.summary(outcomes, layout.verdicts())}\n\nRead them: {pages.write(out)}")
     return outcomes
+
+
+def run_grading(jobs: Sequence[Job], out: Path, *, workers: int, again: bool) -> list[Grade]:
+    """Grade the answers of a class under a progress bar; a warning, once, of limits that are not in force here."""
+    from tqdm import tqdm
+
+    from survey_lib.course.grading import grade
+
+    warned: set[str] = set()
+    with tqdm(total=len(jobs), disable=None, leave=False, bar_format=GRADING_BAR) as bar:
+
+        def on_start(left: int) -> None:
+            bar.n = len(jobs) - left
+            bar.clear()
+            click.echo(f"{len(jobs)} answers, {len(jobs) - left} graded before, {left} left")
+
+        def on_done(one: Grade, missing: list[str]) -> None:
+            for limit in set(missing) - warned:
+                bar.clear()
+                click.echo(f"warning: this system cannot keep answers from {limit}; grade in a container", err=True)
+            warned.update(missing)
+            bar.update()
+
+        return grade.grade(jobs, out, workers=workers, again=again, on_start=on_start, on_done=on_done)

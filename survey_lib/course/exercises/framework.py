@@ -162,38 +162,62 @@ class Passed:
         return f"{count} of {count} properties hold"
 
 
+@dataclass(frozen=True)
+class Assessment:
+    """What became of an answer: the properties that hold, and for a wrong answer what is wrong with it.
+
+    status: ``"right"``, ``"wrong"``, ``"empty"`` for an unfilled stub, or ``"stopped"`` for an answer that raised.
+    failed: the first property that fails; mistake: the name of the known mistake that the answer makes.
+    message: one paragraph for the learner, empty for a right answer.
+    """
+
+    status: str
+    held: int = 0
+    failed: str = ""
+    mistake: str = ""
+    message: str = ""
+
+
 def check(exercise: Exercise, answer: Any, seed: int = 0) -> Passed:
     """Accept a correct answer. Raises AssertionError for a wrong answer, with one paragraph for the learner.
 
     The paragraph names the first property that fails, both values, and the known mistake if there is one.
     ``seed`` draws the problem; it is the grader's, not the learner's.
     """
+    try:
+        found = assess(exercise, answer, seed)
+    except Exception as error:
+        raise AssertionError(
+            f"{exercise.id} {exercise.title}: the answer stopped with {type(error).__name__}: {error}. "
+            "Look at the shapes and the names in the lines you wrote."
+        ) from error
+    if found.status != "right":
+        raise AssertionError(f"{exercise.id} {exercise.title}: {found.message}")
+    return Passed(exercise)
+
+
+def assess(exercise: Exercise, answer: Any, seed: int = 0) -> Assessment:
+    """Measure an answer on the problem that ``seed`` draws. Raises what the answer raises."""
     problem = exercise.problem(torch.Generator().manual_seed(seed))
-    heading = f"{exercise.id} {exercise.title}"
     try:
         found = {name: _measure(one, answer, problem) for name, one in exercise.properties.items()}
     except Unsolved:
-        raise AssertionError(
-            f"{heading}: nothing to check yet. Replace the missing lines of the frame; the hints open one by one."
-        ) from None
-    except Exception as error:
-        raise AssertionError(
-            f"{heading}: the answer stopped with {type(error).__name__}: {error}. "
-            "Look at the shapes and the names in the lines you wrote."
-        ) from error
+        message = "nothing to check yet. Replace the missing lines of the frame; the hints open one by one."
+        return Assessment("empty", message=message)
     exact = {name: _exact(one, problem) for name, one in exercise.properties.items()}
     failed = [name for name, one in exercise.properties.items() if not _agree(found[name], exact[name], one.tolerance)]
+    held = len(found) - len(failed)
     if not failed:
-        return Passed(exercise)
+        return Assessment("right", held)
     first = failed[0]
     message = (
-        f"{heading}: {len(found) - len(failed)} of {len(found)} properties hold. "
+        f"{held} of {len(found)} properties hold. "
         f"“{first}” fails: {_difference(exercise.properties[first], found[first], exact[first])}"
     )
     mistake = diagnose(exercise, problem, found, first)
     if mistake is not None:
         message += f" It behaves like a known mistake, “{mistake}”: {exercise.mistakes[mistake].why}"
-    raise AssertionError(message)
+    return Assessment("wrong", held, first, mistake or "", message)
 
 
 def diagnose(exercise: Exercise, problem: Any, found: Mapping[str, Tensor], first: str) -> str | None:

@@ -1,0 +1,117 @@
+"""Messages between a grading process and an answering process: tensors, numbers, texts and collections of them.
+
+Nothing but such plain values is read from the other side, so a message cannot run code. What cannot be sent by value
+(a denoiser, a log-density, an object with methods) is sent as a handle: the receiver calls it, and the call is
+answered where the function lives. Gradients pass through such calls.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGEST = 32 * 2**20  # bytes of a message
+_PLAIN = (bool, int, float, str, type(None))
+_MARK = "$"  # the key of a dictionary that stands for something else
+
+
+class Closed(Exception):
+    """The error for a connection whose other side has ended."""
+
+
+class Connection:
+    """Messages over a socket, each with its length in front. ``deadline`` is on the clock of `time.monotonic`."""
+
+    def __init__(self, end: socket.socket, deadline: float = float("inf")):
+        self.end, self.deadline = end, deadline
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message. Raises TimeoutError at the deadline, Closed, and ValueError for a message too large."""
+        buffer = io.BytesIO()
+        torch.save(dict(message), buffer)
+        if buffer.tell() > LARGEST:
+            raise ValueError(f"a value of {buffer.tell() / 2**20:.0f} MiB is too large; {LARGEST >> 20} are accepted")
+        self.end.settimeout(self._left())
+        try:
+            self.end.sendall(struct.pack("<Q", buffer.tell()) + buffer.getvalue())
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Closed from error
+
+    def receive(self) -> dict[str, Any]:
+        """Receive one message. Raises TimeoutError at the deadline, Closed, and ValueError for what is no message."""
+        (length,) = struct.unpack("<Q", self._read(8))
+        if length > LARGEST:
+            raise ValueError(f"a message of {length} bytes is too large")
+        content = self._read(length)
+        try:
+            message = torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:
+            raise ValueError("a message cannot be read") from error
+        if not isinstance(message, dict):
+            raise ValueError("a message is a dictionary")
+        return message
+
+    def _left(self) -> float:
+        """Seconds to the deadline, at most an hour."""
+        if (left := self.deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        return min(left, 3600.0)
+
+    def _read(self, length: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < length:
+            self.end.settimeout(self._left())
+            try:
+                part = self.end.recv(min(length - len(parts), 2**20))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise Closed from error
+            if not part:
+                raise Closed
+            parts += part
+        return bytes(parts)
+
+
+def encode(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
+    """A value as plain data. ``other`` encodes what is not plain. Raises TypeError for what cannot be sent."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu").clone()
+    if isinstance(value, dict) and all(isinstance(key, str) and key != _MARK for key in value):
+        return {key: encode(part, other) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(encode(part, other) for part in value)
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of numpy
+        return encode(value.item(), other)
+    if other is None:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be sent; tensors, numbers, texts can")
+    return other(value)
+
+
+def marked(kind: str, **content: Any) -> dict[str, Any]:
+    """Plain data that stands for something else, such as a handle."""
+    return {_MARK: kind, **content}
+
+
+def decode(data: Any, other: Callable[[str, dict[str, Any]], Any] | None = None) -> Any:
+    """The value of plain data. ``other`` makes what is `marked`. Raises ValueError for marked data without it."""
+    if isinstance(data, dict):
+        if _MARK not in data:
+            return {key: decode(part, other) for key, part in data.items()}
+        if other is None:
+            raise ValueError(f"a {data[_MARK]} is not accepted here")
+        return other(data[_MARK], data)
+    if type(data) in (list, tuple):
+        return type(data)(decode(part, other) for part in data)
+    return data
