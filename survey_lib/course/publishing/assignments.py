@@ -5,12 +5,9 @@ it run. `make` takes them out, with the hidden tests and all outputs, and locks 
 
     survey assignment 01 --out handout
 
-For a class: hand out the folder, collect the notebooks, and grade with nbgrader's own commands. The lessons are
-valid nbgrader sources, so that its whole pipeline takes them: copy the lesson (not the student's version) to
-``source/lesson01/``, then ``nbgrader generate_assignment lesson01``, put what was handed in under
-``submitted/<student>/lesson01/``, then ``nbgrader autograde lesson01`` and ``nbgrader generate_feedback lesson01``.
-Autograding restores the locked cells and the hidden tests, which check with other seeds; nbgrader's feedback pages show
-them, as they show everything.
+For a class: hand out the folder, collect the notebooks, and grade them with ``survey grade``, or with nbgrader's own
+commands in a course that ``survey class init`` lays out. nbgrader restores the locked cells and the hidden tests, which
+check with other seeds; its feedback pages show them, as they show everything.
 """
 
 from __future__ import annotations
