@@ -274,7 +274,9 @@ def grade(submissions, seed_file, out, jobs, timeout, memory, again) -> None:
     found = progress.run_grading(planned, out, workers=jobs or os.cpu_count() or 1, again=again)
     written = sheets.write(out.with_name(f"{out.stem}_sheets"), found)
     reached, of = sum(one.points for one in found), sum(one.of for one in found)
-    click.echo(f"{len(written)} students, {reached:g} of {of:g} points; {out}, and sheets in {written[0].parent}")
+    click.echo(
+        f"{len(written)} student{'s' * (len(written) > 1)}, {reached:g} of {of:g} points; {out}, and sheets in {written[0].parent}"
+    )
 
 
 @main.command()

@@ -262,7 +262,7 @@ def test_the_command_grades_and_makes_a_secret(tmp_path):
     _hand_in(tmp_path / "class", "ada", "25", _solutions(lesson))
     arguments = ("grade", tmp_path / "class", "--seed-file", tmp_path / "secret", "--out", tmp_path / "grades.csv")
     found = _run(*arguments, "--jobs", "1")
-    assert found.exit_code == 0 and "1 students, 10 of 10 points" in found.output, found.output
+    assert found.exit_code == 0 and "1 student, 10 of 10 points" in found.output, found.output
     assert (tmp_path / "grades_sheets" / "ada.html").exists()
     assert len((tmp_path / "secret").read_text().strip()) == 32 and (tmp_path / "secret").stat().st_mode & 0o077 == 0
     assert "3 graded before, 0 left" in _run(*arguments).output
