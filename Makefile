@@ -13,7 +13,7 @@ BIN   := .venv/bin
 SMOKE := --nbval-lax --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 --nbval-current-env
 
 .DEFAULT_GOAL := help
-.PHONY: help course test lint unit smoke sweep lab bench outputs train results clean
+.PHONY: help course test lint unit smoke sweep lab bench outputs train results site clean
 
 help:  ## show this list
 	@echo "make course    the whole course, a few minutes; then open build/index.html"
@@ -56,6 +56,9 @@ train: .venv/.installed  ## make a checkpoint from scratch: make train NAME=glyp
 results: .venv/.installed  ## show the records of what was measured
 	$(BIN)/survey results
 
+site: .venv/.installed-site  ## lessons, guides and reference as a site with search, in build/site/html
+	$(BIN)/python -m survey_lib.course.publishing.site build/site $(REPOSITORY)
+
 clean:  ## remove build/ and caches, keep .venv and data
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -71,4 +74,8 @@ clean:  ## remove build/ and caches, keep .venv and data
 
 .venv/.installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch .venv/.installed $@
+
+.venv/.installed-site: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[site]'
 	@touch .venv/.installed $@

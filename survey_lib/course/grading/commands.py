@@ -70,8 +70,8 @@ def grade(submissions, seed_file, out, jobs, timeout, memory, again) -> None:
     from survey_lib.course.grading import submissions as handed_in
     from survey_lib.course.grading.remote import Limits
 
-    secret = grading.secret_from(seed_file)
-    planned = grading.plan(handed_in.find(submissions), secret, Limits(timeout, memory * 2**20))
+    found = handed_in.find(submissions)
+    planned = grading.plan(found, grading.secret_from(seed_file), Limits(timeout, memory * 2**20))
     if not planned:
         raise ValueError(f"no notebook in {submissions} has an answer to an exercise of this course")
     found = progress.run_grading(planned, out, workers=jobs or os.cpu_count() or 1, again=again)

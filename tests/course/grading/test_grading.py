@@ -270,7 +270,8 @@ def test_the_command_grades_and_makes_a_secret(tmp_path):
 
 def test_a_folder_without_notebooks_or_answers_is_told_in_a_sentence(tmp_path):
     (tmp_path / "class").mkdir()
-    assert "no notebook is in" in _run("grade", tmp_path / "class").output
+    assert "no notebook is in" in _run("grade", tmp_path / "class", "--seed-file", tmp_path / "none").output
+    assert not (tmp_path / "none").exists()
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "class" / "ada.ipynb")
     found = _run("grade", tmp_path / "class", "--seed-file", tmp_path / "secret", "--out", tmp_path / "grades.csv")
     assert found.exit_code == 1 and "no notebook in" in found.output and "Traceback" not in found.output
