@@ -23,7 +23,10 @@ PACKAGES = ("core", "nets", "design", "process", "lab")
 GUIDES = {
     "start": ("Start", ("Two commands", "Your own network")),
     "teachers": ("For teachers", ("In a class",)),
-    "researchers": ("For researchers", ("Running an experiment again", "Samplers", "Conventions, on one page", "Speed")),
+    "researchers": (
+        "For researchers",
+        ("Running an experiment again", "Samplers", "Conventions, on one page", "Speed"),
+    ),
 }
 
 
@@ -106,7 +109,16 @@ def build(folder: Path, repository: str = "") -> int:
     source = folder / "source"
     shutil.rmtree(source, ignore_errors=True)
     write_sources(source, repository)
-    return build_main(["-b", "html", "-q", "-j", "auto", str(source), str(folder / "html")])
+    failed = build_main(["-b", "html", "-q", "-j", "auto", str(source), str(folder / "html")])
+    for page in (folder / "html").rglob("*.html"):
+        page.write_text(accessible(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return failed
+
+
+def accessible(page: str) -> str:
+    """What the theme leaves out, for readers who do not see: levels of headings, and code that the keyboard scrolls."""
+    page = page.replace('role="heading">', 'role="heading" aria-level="2">')
+    return page.replace("<pre>", '<pre tabindex="0">')
 
 
 def _sections(text: str) -> dict[str, str]:
