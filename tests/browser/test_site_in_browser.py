@@ -46,7 +46,7 @@ def test_a_checker_of_accessibility_has_no_complaint(browser, built, tmp_path):
         lesson.name, lesson.title, "passed", 1.0, 3, 3, {"profile": "cpu", "seed": 0, "dataset": "glyphs"}
     )
     own = tmp_path / "lesson.html"
-    own.write_text(pages.lesson_page(lesson.notebook, outcome, layout.verdicts().lessons.get("25", ""), (outcome,)))
+    own.write_text(pages.lesson_page(lesson.notebook, outcome, layout.verdicts().lessons.get("25", "")))
     row = ("01", "01.A", 0.0, 2.0, 2, 5, "wrong", "the root is missing", "it is so", 1.5, "what was found", "abc")
     (sheet,) = sheets.write(tmp_path, [grade.Grade("ada", *row)])
     looked_at = [built / "index.html", built / "lessons" / "25_eps_sampling.html", built / "reference_core.html"]
