@@ -112,12 +112,13 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
 
 @main.command("lessons")
 def list_lessons() -> None:
-    """List the lessons and their parameters."""
+    """List the lessons, their parameters, and the data sets for which they have networks."""
     from survey_lib.course.publishing import notebooks
 
     for lesson in notebooks.all_lessons():
         click.secho(f"{lesson.number}  {lesson.title}", bold=True)
         click.echo(f"    {', '.join(f'{name} = {value!r}' for name, value in lesson.parameters.items())}")
+        click.echo(f"    data sets: {', '.join(lesson.datasets)}")
 
 
 @main.command()

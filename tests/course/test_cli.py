@@ -152,7 +152,8 @@ def test_the_package_is_the_command():
 
 
 def test_lessons_are_listed_with_their_parameters(here):
-    assert "01  A small lesson\n    profile = 'auto', seed = 0" in survey("lessons").output
+    listed = survey("lessons").output
+    assert "01  A small lesson\n    profile = 'auto', seed = 0" in listed and "\n    data sets: glyphs, " in listed
 
 
 def test_a_disk_error_is_a_sentence_too():

@@ -64,6 +64,11 @@ class Lesson:
         named = {role for role in known if re.search(rf"""["'}}]_?{role}["']""", code)}
         return frozenset(named | ({"features", "features2"} if "Evaluator" in code else set()))
 
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets for which there are trained networks of all its roles."""
+        return [name for name in runtime.DATASETS if self.roles <= _roles(name)]
+
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters ``given`` with the types of the lesson.
 
@@ -76,10 +81,9 @@ class Lesson:
                 raise ValueError(f'{self.name} has no parameter "{name}"{near}; accepted: {accepted}')
             checked[name] = _check(name, value, defaults[name])
         if "dataset" in checked and (lacking := self.roles - _roles(checked["dataset"])):
-            usable = [name for name in runtime.DATASETS if self.roles <= _roles(name)]
             raise ValueError(
                 f'dataset is "{checked["dataset"]}", for which {self.name} lacks trained networks '
-                f"({', '.join(sorted(lacking))}); accepted: {', '.join(usable)}"
+                f"({', '.join(sorted(lacking))}); accepted: {', '.join(self.datasets)}"
             )
         return checked
 
