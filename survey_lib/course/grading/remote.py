@@ -80,9 +80,15 @@ class Answer:
         return self if found.get("callable") else wire.decode(found.get("value"))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in args):
+            return _Through.apply(self, kwargs, *args)
+        return self.call(args, kwargs)
+
+    def call(self, args: tuple, kwargs: dict[str, Any], slopes: list[Tensor] | None = None) -> Any:
+        """The value of a call; with ``slopes``, the products of these with its derivatives, one for each argument."""
         generators = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.Generator)]
         self._handles = []
-        self._send({"args": self._encode(args), "kwargs": self._encode(kwargs)})
+        self._send({"args": self._encode(args), "kwargs": self._encode(kwargs), "slopes": slopes})
         while "ask" in (found := self._receive()):
             self._send(self._asked(found))
         self._raise(found)
@@ -117,7 +123,7 @@ class Answer:
             function = self._handles[message["ask"]]
             args, kwargs = wire.decode(message["args"], _special), wire.decode(message["kwargs"], _special)
             slopes = message.get("slopes")
-            value = function(*args, **kwargs) if slopes is None else _derivatives(function, args, kwargs, slopes)
+            value = function(*args, **kwargs) if slopes is None else wire.derivatives(function, args, kwargs, slopes)
             return {"value": self._encode(value)}
         except (wire.Closed, TimeoutError):
             raise
@@ -151,6 +157,20 @@ class Answer:
             raise type(name if name.isidentifier() else "Exception", (Exception,), {})(text)
 
 
+class _Through(torch.autograd.Function):
+    """A call of an answer, through which gradients flow back."""
+
+    @staticmethod
+    def forward(context, answer, kwargs, *args):
+        context.answer, context.kwargs, context.args = answer, kwargs, args
+        return answer.call(args, kwargs)
+
+    @staticmethod
+    def backward(context, *slopes):
+        found = context.answer.call(context.args, context.kwargs, [wire.encode(one) for one in slopes])
+        return (None, None, *found)
+
+
 _ENDED = "its process ended, or used more memory or processor time than it may"
 _BEGIN = """import sys; sys.path.insert(0, sys.argv[1])
 from survey_lib.course.grading import child; child.main(int(sys.argv[2]))"""
@@ -161,23 +181,6 @@ def _environment() -> dict[str, str]:
     kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {name: os.environ[name] for name in kept if name in os.environ} | threads | {"PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _derivatives(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], slopes: list[Tensor]) -> list:
-    """The products of ``slopes`` with the derivatives of a call, one for each argument; None where there is none."""
-    with torch.enable_grad():
-        leaves = [one.requires_grad_() if _is_float(one) else one for one in args]
-        found = function(*leaves, **kwargs)
-        found = found if isinstance(found, tuple) else (found,)
-        pairs = [(one, slope) for one, slope in zip(found, slopes, strict=True) if one.requires_grad]
-        wanted = [one for one in leaves if _is_float(one)]
-        outputs, given = [one for one, _ in pairs], [slope for _, slope in pairs]
-        grads = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True) if pairs else [None] * len(wanted))
-        return [next(grads) if _is_float(one) else None for one in leaves]
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _special(kind: str, data: dict[str, Any]) -> Any:

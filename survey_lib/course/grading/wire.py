@@ -115,3 +115,20 @@ def decode(data: Any, other: Callable[[str, dict[str, Any]], Any] | None = None)
     if type(data) in (list, tuple):
         return type(data)(decode(part, other) for part in data)
     return data
+
+
+def derivatives(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], slopes: list[Tensor]) -> list[Any]:
+    """The products of ``slopes`` with the derivatives of a call, one for each argument; None where there is none."""
+    with torch.enable_grad():
+        leaves = [one.requires_grad_() if _is_float(one) else one for one in args]
+        found = function(*leaves, **kwargs)
+        found = found if isinstance(found, tuple) else (found,)
+        pairs = [(one, slope) for one, slope in zip(found, slopes, strict=True) if one.requires_grad]
+        wanted = [one for one in leaves if _is_float(one)]
+        outputs, given = [one for one, _ in pairs], [slope for _, slope in pairs]
+        grads = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True) if pairs else [None] * len(wanted))
+        return [next(grads) if _is_float(one) else None for one in leaves]
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -241,6 +241,18 @@ def test_gradients_pass_through_functions_of_the_other_side():
         torch.testing.assert_close(answer.value()(lambda x, power: x**power, x), 2 * x)
 
 
+def test_gradients_pass_through_the_answer():
+    import torch
+
+    source = "def straight(x, y):\n    return x * y + (x**2 - x * y).detach()"
+    with Answer(["import torch"], [source], "straight", FAST) as answer:
+        x, y = (torch.arange(3, dtype=torch.float64).requires_grad_() for _ in range(2))
+        found = answer.value()(x, y)
+        torch.testing.assert_close(found, (x**2).detach().expand(3), check_stride=False)
+        found.sum().backward()
+        torch.testing.assert_close(x.grad, y.detach())
+
+
 def test_a_generator_is_used_up_as_it_is_here():
     import torch
 
