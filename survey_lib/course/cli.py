@@ -112,7 +112,7 @@ def sweep(file, jobs, scheduler, again, shipped, timeout, out) -> None:
 
 @main.command("lessons")
 def list_lessons() -> None:
-    """List the lessons, their parameters, and the data sets for which they have networks."""
+    """List the lessons, their parameters and data sets."""
     from survey_lib.course.publishing import notebooks
 
     for lesson in notebooks.all_lessons():
