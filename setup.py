@@ -8,7 +8,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-CARRIED = ("README.md", "notebooks/*.ipynb", "data/*/*", "docs/*", "docs/*/*")
+CARRIED = ("README.md", "notebooks/*.ipynb", "docs/*", "docs/*/*", "data/results/*.csv")
+CARRIED += tuple(f"data/{name}/*" for name in ("atlas", "checkpoints", "claims", "sweeps"))
 
 
 class WithCourse(build_py):
@@ -24,10 +25,9 @@ class WithCourse(build_py):
         digest = hashlib.sha256()
         for path in sorted({path for pattern in CARRIED for path in HERE.glob(pattern) if path.is_file()}):
             name = path.relative_to(HERE)
-            if "cache" not in name.parts and not str(name).startswith(("data/MNIST", "data/Fashion", "data/cifar")):
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, target / name)
-                digest.update(str(name).encode() + b"\0" + path.read_bytes())
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target / name)
+            digest.update(str(name).encode() + b"\0" + path.read_bytes())
         version = self.distribution.get_version()
         (target / "stamp").write_text(f"{version}-{digest.hexdigest()[:8]}\n")
 

@@ -8,8 +8,6 @@ stay as they are.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -29,6 +27,9 @@ def copied(bundled: Path, root: Path | None = None) -> Path:
     root: the folder of the copies of all versions; the system's place for a user's data by default. Raises OSError with
     one sentence where it cannot be written.
     """
+    import shutil
+    import tempfile
+
     if root is None:
         import platformdirs
 

@@ -54,33 +54,37 @@ def denoiser(net: nn.Module, scheduler: Any) -> Borrowed:
         raise TypeError(
             f"{type(scheduler).__name__} has no alphas_cumprod; accepted: schedulers of a chain, such as DDPM"
         )
-    kind = scheduler.config.prediction_type
-    if kind not in KINDS:
-        raise ValueError(f"a network that predicts {kind!r} is not known; accepted: {', '.join(KINDS)}")
+    kind = _kind(scheduler, "a network that predicts")
     products = torch.as_tensor(products, dtype=torch.float64)
     if not products[-1] > 0:
         raise ValueError("the chain ends in pure noise (zero terminal SNR); only chains with some signal are accepted")
     before = torch.cat([torch.ones(1, dtype=torch.float64), products[:-1]])
-    return Borrowed(net, from_betas(1 - products / before), KINDS[kind], len(products))
+    return Borrowed(net, from_betas(1 - products / before), kind, len(products))
 
 
 def network(denoiser: Denoiser, schedule: Schedule, scheduler: Any) -> nn.Module:
-    """A network for a scheduler of ``diffusers`` from a denoiser under ``schedule``, which is that of the chain.
+    """Network that a scheduler of ``diffusers`` can call, from a denoiser under the schedule of its chain.
 
     It is called as ``net(x_t, n).sample`` and predicts what the scheduler expects. Make the denoiser with
     ``schedule=from_betas(scheduler.betas)``, as in ``checkpoints.load("mnist_base", schedule=...)``.
     """
-    kind, steps = scheduler.config.prediction_type, scheduler.config.num_train_timesteps
-    if kind not in KINDS:
-        raise ValueError(f"a scheduler that expects {kind!r} is not known; accepted: {', '.join(KINDS)}")
+    kind, steps = _kind(scheduler, "a scheduler that expects"), scheduler.config.num_train_timesteps
 
     class Lent(nn.Module):
         def forward(self, x_t: Tensor, timestep: Tensor | int, cond: Any = None) -> SimpleNamespace:
             t = (torch.as_tensor(timestep, dtype=torch.float64) + 1) / steps
-            skip, out = (expand(one, x_t) for one in skip_out(KINDS[kind], *schedule.scales(t)))
+            skip, out = (expand(one, x_t) for one in skip_out(kind, *schedule.scales(t)))
             return SimpleNamespace(sample=(denoiser(x_t, t, cond) - skip * x_t) / out)
 
     return Lent()
+
+
+def _kind(scheduler: Any, whose: str) -> Kind:
+    """The head of the course by the scheduler's name for it. Raises ValueError for an unknown name."""
+    name = scheduler.config.prediction_type
+    if name not in KINDS:
+        raise ValueError(f"{whose} {name!r} is not known; accepted: {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 def _arguments(cond: Any) -> dict[str, Any]:

@@ -164,9 +164,9 @@ class Passed:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What became of an answer: the properties that hold, and for a wrong answer what is wrong with it.
+    """Result of measuring an answer: the number of properties that hold, and the first failure of a wrong answer.
 
-    status: ``"right"``, ``"wrong"``, ``"empty"`` for an unfilled stub, or ``"stopped"`` for an answer that raised.
+    status: ``"right"``, ``"wrong"``, or ``"empty"`` for an unfilled stub; grading a class adds others.
     failed: the first property that fails; mistake: the name of the known mistake that the answer makes.
     message: one paragraph for the learner, empty for a right answer.
     """

@@ -11,6 +11,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,17 @@ class _Handles:
         self.connection = connection
         self.generators: list[torch.Generator] = []  # those of the call that is being answered
 
-    def ask(self, handle: int, args: Any, kwargs: Any, slopes: Any = None) -> Any:
-        """The value of a call; with ``slopes``, of the products of these with its derivatives."""
-        self.connection.send({"ask": handle, "args": args, "kwargs": kwargs, "slopes": slopes})
+    def ask(self, handle: int, args: tuple, kwargs: dict[str, Any], slopes: list[Tensor] | None = None) -> Any:
+        """The value of a call; with ``slopes``, the `wire.derivatives` of the call."""
+        plain = {"args": wire.encode(args, wire.encode_generator), "kwargs": wire.encode(kwargs, wire.encode_generator)}
+        self.connection.send({"ask": handle, "slopes": slopes, **plain})
         reply = self.connection.receive()
         if "error" in reply:
             raise RuntimeError(reply["error"])
-        return reply["value"]
+        return wire.decode(reply["value"], self.make)
 
     def make(self, kind: str, data: dict[str, Any]) -> Any:
-        """What is marked in a message: a function, an object with methods, a schedule, a record, a generator."""
+        """Make the value that marked data stand for: a function, an object, a schedule, a record or a generator."""
         if kind == "function":
             return self._function(data["handle"])
         if kind == "schedule":
@@ -45,42 +47,14 @@ class _Handles:
             return Schedule(**{"inverse": None, **parts, "name": data["name"]})
         if kind in ("object", "record"):
             return types.SimpleNamespace(**wire.decode(data["fields"], self.make))
-        generator = torch.Generator()
-        generator.set_state(data["state"])
-        self.generators.append(generator)
-        return generator
+        self.generators.append(wire.decode_generator(kind, data))
+        return self.generators[-1]
 
     def _function(self, handle: int) -> Callable[..., Any]:
         def remote(*args: Any, **kwargs: Any) -> Any:
-            plain = wire.encode(args, _generator), wire.encode(kwargs, _generator)
-            leaves = [one for one in args if isinstance(one, Tensor) and one.requires_grad]
-            if not (leaves and torch.is_grad_enabled()):
-                return wire.decode(self.ask(handle, *plain), self.make)
-            found = _Remote.apply(self, handle, plain, *args)
-            return found if len(found) > 1 else found[0]
+            return wire.differentiable(partial(self.ask, handle), args, kwargs)
 
         return remote
-
-
-class _Remote(torch.autograd.Function):
-    """A call on the other side, through which gradients flow back."""
-
-    @staticmethod
-    def forward(context, handles, handle, plain, *args):
-        context.handles, context.handle, context.plain = handles, handle, plain
-        value = wire.decode(handles.ask(handle, *plain), handles.make)
-        return value if isinstance(value, tuple) else (value,)
-
-    @staticmethod
-    def backward(context, *slopes):
-        found = context.handles.ask(context.handle, *context.plain, [wire.encode(one) for one in slopes])
-        return (None, None, None, *found)
-
-
-def _generator(value: Any) -> Any:
-    if isinstance(value, torch.Generator):
-        return wire.marked("generator", state=value.get_state())
-    raise TypeError(f"a value of type {type(value).__name__} cannot be sent; tensors, numbers, texts can")
 
 
 def main(number: int) -> None:

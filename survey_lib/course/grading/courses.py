@@ -14,7 +14,6 @@ import os
 os.environ.setdefault("SURVEY_PROFILE", "smoke")  # handed-in lessons run in seconds; the checks are the same
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "survey"
-c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}
 c.ExecutePreprocessor.timeout = 600  # seconds for a cell
 c.ExecutePreprocessor.startup_timeout = 120
 c.ExecutePreprocessor.allow_errors = True  # an unfilled answer stops its own cells, not the notebook

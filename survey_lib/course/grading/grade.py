@@ -40,7 +40,7 @@ STATUSES = {
 
 
 class Grade(NamedTuple):
-    """What one answer of one student is worth, and why. ``key`` names the answer, the secret and the course."""
+    """Points of one answer of one student, with the reason. ``key`` names the answer, the secret and the course."""
 
     student: str
     lesson: str
@@ -180,7 +180,7 @@ def _assessed(job: Job, exercise: framework.Exercise) -> tuple[framework.Assessm
 
 
 def read(path: Path) -> list[Grade]:
-    """The rows of a table of grades; none if there is no table. Raises ValueError for a file of another kind."""
+    """Read a table of grades; without a file there are no rows. Raises ValueError for a file of another kind."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

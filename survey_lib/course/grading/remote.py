@@ -9,25 +9,23 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-import survey_lib
 from survey_lib.core.schedules import Schedule
 from survey_lib.course.exercises.framework import Unsolved
 from survey_lib.course.grading import wire
+from survey_lib.lab.experiments.provenance import PACKAGE, PACKAGES
 
-PACKAGE = Path(survey_lib.__file__).parent
-_MAY_READ = ("core", "nets", "design", "process", "lab", "__init__.py")  # of the package: not the exercises
+_MAY_READ = (*PACKAGES, "__init__.py")  # of the package: not the exercises
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo")
 
 
 class Limits(NamedTuple):
-    """What an answer may use: seconds on the clock and of the processor, and bytes of memory beside the libraries'."""
+    """Limits of an answer: seconds of the clock and of the processor, and bytes of memory beside the libraries."""
 
     seconds: int = 60
     memory: int = 2 * 2**30
@@ -74,15 +72,13 @@ class Answer:
         self.process.wait()
 
     def value(self) -> Any:
-        """What the cells defined: a plain value, or a function that calls the process. Raises what they raised."""
+        """The answer: a plain value, or this object for a function. Raises the error that its cells raised."""
         found = self._receive()
         self._raise(found)
         return self if found.get("callable") else wire.decode(found.get("value"))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in args):
-            return _Through.apply(self, kwargs, *args)
-        return self.call(args, kwargs)
+        return wire.differentiable(self.call, args, kwargs)
 
     def call(self, args: tuple, kwargs: dict[str, Any], slopes: list[Tensor] | None = None) -> Any:
         """The value of a call; with ``slopes``, the products of these with its derivatives, one for each argument."""
@@ -101,7 +97,7 @@ class Answer:
 
     def _special(self, value: Any) -> Any:
         if isinstance(value, torch.Generator):
-            return wire.marked("generator", state=value.get_state())
+            return wire.encode_generator(value)
         if isinstance(value, Schedule):
             parts = {name: getattr(value, name) for name in ("alpha", "sigma", "inverse")}
             functions = {name: self._handle(part) for name, part in parts.items() if part is not None}
@@ -121,7 +117,7 @@ class Answer:
         """The reply to a call from the other side, of a function or of its derivatives."""
         try:
             function = self._handles[message["ask"]]
-            args, kwargs = wire.decode(message["args"], _special), wire.decode(message["kwargs"], _special)
+            args, kwargs = (wire.decode(message[part], wire.decode_generator) for part in ("args", "kwargs"))
             slopes = message.get("slopes")
             value = function(*args, **kwargs) if slopes is None else wire.derivatives(function, args, kwargs, slopes)
             return {"value": self._encode(value)}
@@ -157,20 +153,6 @@ class Answer:
             raise type(name if name.isidentifier() else "Exception", (Exception,), {})(text)
 
 
-class _Through(torch.autograd.Function):
-    """A call of an answer, through which gradients flow back."""
-
-    @staticmethod
-    def forward(context, answer, kwargs, *args):
-        context.answer, context.kwargs, context.args = answer, kwargs, args
-        return answer.call(args, kwargs)
-
-    @staticmethod
-    def backward(context, *slopes):
-        found = context.answer.call(context.args, context.kwargs, [wire.encode(one) for one in slopes])
-        return (None, None, *found)
-
-
 _ENDED = "its process ended, or used more memory or processor time than it may"
 _BEGIN = """import sys; sys.path.insert(0, sys.argv[1])
 from survey_lib.course.grading import child; child.main(int(sys.argv[2]))"""
@@ -181,11 +163,3 @@ def _environment() -> dict[str, str]:
     kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {name: os.environ[name] for name in kept if name in os.environ} | threads | {"PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _special(kind: str, data: dict[str, Any]) -> Any:
-    if kind != "generator":
-        raise ValueError(f"a {kind} is not accepted here")
-    generator = torch.Generator()
-    generator.set_state(data["state"])
-    return generator

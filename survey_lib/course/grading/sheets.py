@@ -49,11 +49,10 @@ def page(student: str, grades: Sequence[Grade]) -> str:
 
 def _row(one: Grade) -> str:
     title = exercises.get(one.exercise).title
-    held = f"{one.held} of {one.properties} properties hold" if one.status in ("right", "wrong") else ""
-    parts = [STATUSES[one.status]] + [held] * bool(held and one.status == "wrong")
+    held = f"; {one.held} of {one.properties} properties hold" if one.status == "wrong" else ""
     mistake = f"<br>A known mistake: <b>{escape(one.mistake)}</b>" if one.mistake else ""
     told = f"<br><small>{escape(one.message)}</small>" if one.message not in ("", STATUSES[one.status]) else ""
     return (
         f'<tr><th scope="row">{one.exercise} {escape(title)}</th><td class="points">{one.points:g} of {one.of:g}</td>'
-        f"<td>{escape('; '.join(parts))}{mistake}{told}<br><small>{one.seconds:.1f} seconds</small></td></tr>"
+        f"<td>{STATUSES[one.status]}{held}{mistake}{told}<br><small>{one.seconds:.1f} seconds</small></td></tr>"
     )

@@ -8,7 +8,7 @@ in the class's folder itself belongs to a student of the notebook's name.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -43,20 +43,18 @@ class Submission(NamedTuple):
 def tasks(lesson: str) -> tuple[Task, ...]:
     """The exercises of a lesson, by its number, in the order of the notebook."""
     (found,) = notebooks.select([lesson])
-    imports, answers, made, frame = [], [], [], ""
-    for cell in found.notebook.cells:
-        if cell.cell_type != "code":
-            continue
+    cells = [(cell, ast.parse(cell.source)) for cell in found.notebook.cells if cell.cell_type == "code"]
+    imports = tuple(ast.unparse(node) for _, tree in cells for node in tree.body if _needed(node))
+    answers, made, frame = [], [], ""
+    for cell, tree in cells:
         marks = cell.metadata.get("nbgrader", {})
-        tree = ast.parse(cell.source)
-        imports += [ast.unparse(node) for node in tree.body if _needed(node)]
         if marks.get("solution"):
             answers.append(marks["grade_id"])
             frame = solutions.stub(cell.source)
         elif marks.get("grade"):
             exercise, name = _checked(tree)
-            made.append(Task(exercise, name, float(marks["points"]), frame, tuple(answers), ()))
-    return tuple(one._replace(imports=tuple(imports)) for one in made)
+            made.append(Task(exercise, name, float(marks["points"]), frame, tuple(answers), imports))
+    return tuple(made)
 
 
 def find(folder: Path) -> list[Submission]:
@@ -68,7 +66,7 @@ def find(folder: Path) -> list[Submission]:
 
 
 def read(folder: Path, path: Path) -> Submission:
-    """One notebook. What cannot be read is told in ``problem``, and is no error."""
+    """Read one notebook. A notebook that cannot be read is no error: ``problem`` says why."""
     inner = path.relative_to(folder).parts
     student = inner[0] if len(inner) > 1 else path.stem
     try:
@@ -101,7 +99,7 @@ def _needed(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import)
 
 
-def imports_of(task: Task, cells: Iterator[str] | list[str]) -> list[str]:
+def imports_of(task: Task, cells: Iterable[str]) -> list[str]:
     """The lesson's imports that these cells name, so that an answer need not wait for the others."""
     names: set[str] = set()
     for cell in cells:

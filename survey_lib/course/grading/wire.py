@@ -47,7 +47,7 @@ class Connection:
             raise Closed from error
 
     def receive(self) -> dict[str, Any]:
-        """Receive one message. Raises TimeoutError at the deadline, Closed, and ValueError for what is no message."""
+        """Receive one message. Raises TimeoutError at the deadline, Closed, and ValueError for a malformed message."""
         (length,) = struct.unpack("<Q", self._read(8))
         if length > LARGEST:
             raise ValueError(f"a message of {length} bytes is too large")
@@ -82,8 +82,13 @@ class Connection:
         return bytes(parts)
 
 
-def encode(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
-    """A value as plain data. ``other`` encodes what is not plain. Raises TypeError for what cannot be sent."""
+def refuse(value: Any) -> Any:
+    """Raise TypeError for a value that cannot be sent."""
+    raise TypeError(f"a value of type {type(value).__name__} cannot be sent; tensors, numbers, texts can")
+
+
+def encode(value: Any, other: Callable[[Any], Any] = refuse) -> Any:
+    """Encode a value as plain data. ``other`` encodes values that are not plain, and refuses them by default."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Tensor):
@@ -94,8 +99,6 @@ def encode(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
         return type(value)(encode(part, other) for part in value)
     if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of numpy
         return encode(value.item(), other)
-    if other is None:
-        raise TypeError(f"a value of type {type(value).__name__} cannot be sent; tensors, numbers, texts can")
     return other(value)
 
 
@@ -115,6 +118,41 @@ def decode(data: Any, other: Callable[[str, dict[str, Any]], Any] | None = None)
     if type(data) in (list, tuple):
         return type(data)(decode(part, other) for part in data)
     return data
+
+
+def encode_generator(value: Any) -> dict[str, Any]:
+    """Encode a generator by its state. Raises TypeError for another value."""
+    return marked("generator", state=value.get_state()) if isinstance(value, torch.Generator) else refuse(value)
+
+
+def decode_generator(kind: str, data: dict[str, Any]) -> torch.Generator:
+    """Generator with the state in marked data. Raises ValueError for marked data of another kind."""
+    if kind != "generator":
+        raise ValueError(f"a {kind} is not accepted here")
+    generator = torch.Generator()
+    generator.set_state(data["state"])
+    return generator
+
+
+def differentiable(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The value of a call on the other side, through which gradients flow back where an argument requires them.
+
+    call(args, kwargs, slopes=None): the value, or with ``slopes`` the `derivatives` of the call.
+    """
+    if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in args):
+        return _Call.apply(call, kwargs, *args)
+    return call(args, kwargs)
+
+
+class _Call(torch.autograd.Function):
+    @staticmethod
+    def forward(context, call, kwargs, *args):
+        context.call, context.kwargs, context.args = call, kwargs, args
+        return call(args, kwargs)
+
+    @staticmethod
+    def backward(context, *slopes):
+        return (None, None, *context.call(context.args, context.kwargs, [encode(one) for one in slopes]))
 
 
 def derivatives(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any], slopes: list[Tensor]) -> list[Any]:

@@ -15,9 +15,8 @@ import nbformat
 
 from survey_lib.course.publishing import notebooks, solutions
 from survey_lib.course.publishing.mathml import mathml
+from survey_lib.lab.experiments.provenance import PACKAGE, PACKAGES
 from survey_lib.lab.runtime import HOME
-
-PACKAGES = ("core", "nets", "design", "process", "lab")
 
 #: Guides by file name: title, and the README's sections in it.
 GUIDES = {
@@ -42,7 +41,7 @@ def write_sources(folder: Path, repository: str = "") -> None:
         nbformat.write(made, folder / "lessons" / lesson.path.name)
     sections = _sections((HOME / "README.md").read_text(encoding="utf-8"))
     for name, (title, chosen) in GUIDES.items():
-        text = "\n\n".join(f"## {one}\n\n{sections[one]}" for one in chosen if one in sections)
+        text = "\n\n".join(f"## {one}\n\n{sections[one]}" for one in chosen)
         (folder / f"{name}.md").write_text(_links(f"# {title}\n\n{text}\n"), encoding="utf-8")
     claims = (HOME / "data" / "claims" / "README.md").read_text(encoding="utf-8")
     (folder / "claims.md").write_text(_links(claims), encoding="utf-8")
@@ -116,7 +115,7 @@ def build(folder: Path, repository: str = "") -> int:
 
 
 def accessible(page: str) -> str:
-    """What the theme leaves out, for readers who do not see: levels of headings, and code that the keyboard scrolls."""
+    """Add to a page of the theme the levels of headings and the keyboard's access to code that scrolls."""
     page = page.replace('role="heading">', 'role="heading" aria-level="2">')
     return page.replace("<pre>", '<pre tabindex="0">')
 
@@ -137,9 +136,8 @@ def _write_reference(folder: Path) -> None:
     """A page for each package of the library, with a section for each module that has public names."""
     lines = ["# Reference", "", "```{toctree}", ":maxdepth: 2", ""]
     for package in PACKAGES:
-        root = HOME / "survey_lib" / package
-        files = [path for path in sorted(root.rglob("*.py")) if not path.name.startswith("__")]
-        names = [".".join(path.relative_to(HOME).with_suffix("").parts) for path in files]
+        files = [path for path in sorted((PACKAGE / package).rglob("*.py")) if not path.name.startswith("__")]
+        names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in files]
         parts = [f"# {package}", ""]
         for name in names:
             title = name.removeprefix(f"survey_lib.{package}.")

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from survey_lib.course import cli, exercises
 from survey_lib.course.exercises import framework
 from survey_lib.course.grading import courses, grade, sheets, submissions
-from survey_lib.course.grading.remote import PACKAGE, Answer, Limits
+from survey_lib.course.grading.remote import Answer, Limits
 from survey_lib.course.publishing import assignments, notebooks
+from survey_lib.lab.experiments.provenance import PACKAGE
 
 LINUX = sys.platform.startswith("linux")
 FAST = Limits(seconds=20, memory=2**30)
