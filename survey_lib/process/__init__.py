@@ -1,1 +1,1 @@
-"""Efficient Process Strategies of the survey, one package for each lesson: training, scheduling."""
+"""Efficient Process Strategies of the survey, one package for each lesson: training, noise, scheduling."""

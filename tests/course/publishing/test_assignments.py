@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from survey_lib.course.publishing import assignments
+from survey_lib.course.grading import courses
+from survey_lib.course.publishing import assignments, notebooks
 from survey_lib.lab import runtime
 
 SOLUTION = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
@@ -99,19 +100,43 @@ def test_nbgrader_gives_all_points_for_the_solution_and_none_for_the_handout(tmp
     source.parent.mkdir(parents=True)
     nbformat.write(new_notebook(cells=[new_code_cell(imports), *graded], metadata=lesson.metadata), source)
 
-    def nbgrader(*command):  # it starts programs of its own environment
-        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-        call = [sys.executable, "-m", "nbgrader", *command]
-        about = {"cwd": tmp_path, "env": os.environ | {"PATH": path}, "timeout": 300}
-        done = subprocess.run(call, capture_output=True, text=True, **about)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
+    nbgrader = _nbgrader(tmp_path)
     nbgrader("generate_assignment", "first")
     for student, folder in (("right", "source"), ("stub", "release")):
         shutil.copytree(tmp_path / folder / "first", tmp_path / "submitted" / student / "first")
     assert "partial credit" not in nbgrader("autograde", "first")
-    nbgrader("export")
-    with (tmp_path / "grades.csv").open() as file:
-        points = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+    points = _points(nbgrader, tmp_path)
     assert points["right"][0] == points["right"][1] == points["stub"][1] > points["stub"][0] == 0
+
+
+@pytest.mark.parametrize("number", [lesson.number for lesson in notebooks.all_lessons()])
+def test_nbgrader_gives_all_points_for_the_honest_submission_of_a_lesson(number, tmp_path):
+    """The README's commands for a class, with a whole lesson."""
+    (name,) = courses.init(tmp_path, [number])
+    nbgrader = _nbgrader(tmp_path)
+    nbgrader("generate_assignment", name)
+    shutil.copytree(tmp_path / "source" / name, tmp_path / "submitted" / "ada" / name)
+    nbgrader("autograde", name)
+    points = _points(nbgrader, tmp_path)["ada"]
+    assert points[0] == points[1] >= 3
+
+
+def _nbgrader(course):
+    """nbgrader's commands in the folder of a course, each of which has to succeed."""
+
+    def run(*command):  # it starts programs of its own environment
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        call = [sys.executable, "-m", "nbgrader", *command]
+        about = {"cwd": course, "env": os.environ | {"PATH": path}, "timeout": 600}
+        done = subprocess.run(call, capture_output=True, text=True, **about)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return run
+
+
+def _points(nbgrader, course):
+    """Points of each student, and how many there are."""
+    nbgrader("export")
+    with (course / "grades.csv").open() as file:
+        return {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
