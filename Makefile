@@ -28,9 +28,10 @@ course: .venv/.installed  ## run the lessons, make pages and a summary in build/
 
 test: lint unit smoke  ## everything that has to hold before a change is merged
 
-lint: .venv/.installed-test  ## ruff: style and formatting
+lint: .venv/.installed-test  ## ruff: style and formatting; mypy: the types of core and nets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 unit: .venv/.installed-test  ## the unit tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) tests --ignore=tests/benchmarks

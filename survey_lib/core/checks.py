@@ -16,7 +16,7 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PRECISE = FLOATING[2:]
 
 
-def is_pure_noise(alpha: Tensor | float, sigma: Tensor | float) -> Tensor | bool:
+def is_pure_noise(alpha: Tensor | float, sigma: Tensor | float) -> Any:  # a Tensor or a bool
     """``alpha < PURE_NOISE sigma``: the noisy end, where ``x_t`` holds nothing of ``x0`` and ``1 / alpha`` no bound.
 
     Cosine and zero-terminal schedules end at an alpha near 1e-16 instead of 0, so ``alpha > 0`` is not the test.

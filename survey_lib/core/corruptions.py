@@ -18,7 +18,7 @@ from survey_lib.core.protocols import expand, normal, normal_like
 from survey_lib.core.schedules import Schedule
 
 #: The variance of the noise added on the step from t to s: ``(schedule, t, s) -> () or (B,)``.
-Variance = Callable[[Schedule, Tensor, Tensor], Tensor]
+Variance = Callable[[Schedule, Tensor | float, Tensor | float], Tensor]
 
 
 def posterior_variance(schedule: Schedule, t: Tensor | float, s: Tensor | float) -> Tensor:

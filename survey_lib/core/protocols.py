@@ -39,9 +39,9 @@ Callback = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class Denoiser(Protocol):
-    """``E[x0 | x_t]``; for categories the vector of probabilities. ``t`` has shape () or (B,)."""
+    """``E[x0 | x_t]``; for categories the vector of probabilities. ``t`` has shape () or (B,), or is a number."""
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Tensor: ...
+    def __call__(self, x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor: ...
 
 
 class Corruption(Protocol):
@@ -50,7 +50,7 @@ class Corruption(Protocol):
     def prior(self, shape: Sequence[int], t: Tensor | float = 1.0, *, generator: torch.Generator | None) -> Tensor:
         """Initial state ``x_t`` of a trajectory whose grid begins at ``t``; on the generator's device."""
 
-    def corrupt(self, x0: Tensor, t: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
         """``x_t ~ q(x_t | x0)``."""
 
     def bridge(
@@ -85,7 +85,8 @@ def evaluate_both(
 ) -> tuple[Tensor, Tensor]:
     """Predictions under two conditions, each (B, ...), from one call with 2 B examples."""
     twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
-    return denoiser(torch.cat([x_t, x_t]), twice, torch.cat([first, second])).chunk(2)
+    one, other = denoiser(torch.cat([x_t, x_t]), twice, torch.cat([first, second])).chunk(2)
+    return one, other
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:

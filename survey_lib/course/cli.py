@@ -143,22 +143,26 @@ def lab(lesson, solved, fresh) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", nargs=-1)
+@click.option("--dataset", metavar="FOLDER", help="A folder of images, which gets the name before the role.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, or one GPU as in cuda:1.")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="A trial of N steps, kept apart from the lessons.")
-def train(name, device, steps) -> None:
-    """Train a shipped checkpoint from scratch.
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Take N steps in place of the recipe's.")
+def train(name, dataset, device, steps) -> None:
+    """Train the networks of the course, or networks for your own images.
 
-    An interrupted training resumes. Without NAME, the names are listed. A trial, with --steps, is saved in a folder of
-    its own under build/checkpoints, and no lesson reads it.
+    NAME is a data set and a role, as in glyphs_base; without NAME, the names are listed. With pets_base and a FOLDER,
+    the folder is called pets from then on. An interrupted training resumes. For a data set whose networks come with the
+    course, --steps makes a trial in a folder of its own under build/checkpoints, and no lesson reads it.
     """
-    from survey_lib.lab.training import checkpoints, recipes
+    from survey_lib.lab.training import recipes
 
-    if name is None:
+    if not name:
         click.echo("\n".join(recipes.names()))
-        return
-    path = recipes.train(name, device=device, steps=steps, root=checkpoints.folder() if steps is None else None)
-    click.echo(f"saved {_near(path)}" + ("" if steps is None else ", a trial: lessons go on using data/checkpoints"))
+    for one in name:
+        data, _ = recipes.adopt(one, dataset) if dataset else recipes.split(one)
+        trial = steps is not None and data in recipes.SHIPPED
+        path = recipes.train(one, device=device, steps=steps, root=None if trial else recipes.home(data))
+        click.echo(f"saved {_near(path)}" + (", a trial: lessons go on using data/checkpoints" if trial else ""))
 
 
 @main.command()

@@ -129,16 +129,17 @@ def require(
 def check_dataset(dataset: Any) -> str:
     """Return a data set's name, or the absolute path of a folder of images; a kernel may run in another folder.
 
-    Raises TypeError or ValueError with what is accepted.
+    A folder with a name (see `own`) is returned by its name. Raises TypeError or ValueError with what is accepted.
     """
-    dataset = require("dataset", dataset, str)
-    if dataset in DATASETS:
+    from survey_lib.lab import own
+
+    dataset, names = require("dataset", dataset, str), (*DATASETS, *own.names())
+    if dataset in names:
         return dataset
     if dataset and (path := Path(dataset).expanduser()).is_dir():
-        return str(path.absolute())
-    names = ", ".join(DATASETS)
+        return own.name_of(path) or str(path.absolute())
     raise ValueError(
-        f"dataset is {_show(dataset)}{suggest(dataset, DATASETS)}; accepted: {names}, or a folder of images"
+        f"dataset is {_show(dataset)}{suggest(dataset, names)}; accepted: {', '.join(names)}, or a folder of images"
     )
 
 

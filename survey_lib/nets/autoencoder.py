@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import check_images
+from survey_lib.nets.layers import check_images, zeroed
 
 
 class Block(nn.Module):
@@ -22,10 +22,8 @@ class Block(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.GroupNorm(1, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(1, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(1, width), nn.SiLU(), zeroed(nn.Conv2d(width, width, 3, padding=1)),
         )  # fmt: skip
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -37,6 +35,9 @@ class Codebook(nn.Module):
     Codes are updated by EMA, not by gradients (`learn`); unused codes are re-initialised to a random latent of the
     batch.
     """
+
+    vectors: Tensor
+    usage: Tensor
 
     def __init__(self, codes: int, dims: int):
         super().__init__()
@@ -141,11 +142,14 @@ class KLAutoencoder(Autoencoder):
 
     SCALE = 0.5  # the course's sigma_data
 
+    mean: Tensor
+    square: Tensor
+
     def __init__(self, channels: int = 3, *, width: int = 24, halvings: int = 2, dims: int = 4):
         super().__init__(channels, width=width, halvings=halvings, dims=dims, codes=None)
         self.config = dict(channels=channels, width=width, halvings=halvings, dims=dims)
         self.dims = dims
-        self.encoder[-1] = nn.Conv2d(self.encoder[-1].in_channels, 2 * dims, 1)
+        self.encoder[-1] = nn.Conv2d(width * 2 ** (halvings - 1), 2 * dims, 1)
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("square", torch.ones(dims))
 

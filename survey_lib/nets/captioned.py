@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ class CaptionedUNet(nn.Module):
 
     classes = None
 
-    def __init__(self, words: int, length: int, *, width: int = 64, layers: int = 2, **unet: object):
+    def __init__(self, words: int, length: int, *, width: int = 64, layers: int = 2, **unet: Any):
         super().__init__()
         self.config = dict(words=words, length=length, width=width, layers=layers, **unet)
         self.text = CaptionEncoder(words, length, width=width, layers=layers)

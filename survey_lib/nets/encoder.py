@@ -34,7 +34,7 @@ def encode(
     patch: int,
     enter: nn.Module,
     shrink: Iterable[nn.Module],
-    levels: Iterable[nn.ModuleList],
+    levels: Iterable[nn.Module],
 ) -> tuple[Tensor, list[Tensor]]:
     """Encode images (B, C, H, W): the last map, and the maps after every block.
 
@@ -43,7 +43,7 @@ def encode(
     h, maps = enter(F.pixel_unshuffle(x, patch)), []  # (B, widths[0], H / patch, W / patch)
     for halve, blocks in zip(shrink, levels, strict=True):
         h = halve(h)
-        for block in blocks:
+        for block in blocks.children():
             h = block(h, *given)
             maps.append(h)
     return h, maps

@@ -21,6 +21,13 @@ def initialised(seed: int, make: Callable[[], Net]) -> Net:
         return make()
 
 
+def zeroed(layer: Net) -> Net:
+    """A layer with all parameters set to zero: what follows from it begins as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def check_images(x: Tensor, channels: int, multiple: int, network: str) -> None:
     """Raise ValueError unless ``x`` is (B, channels, H, W) with H and W multiples of ``multiple``."""
     if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
@@ -52,6 +59,8 @@ def position_features(x: Tensor, frequencies: Sequence[int]) -> Tensor:
 class NoiseEmbedding(nn.Module):
     """Embedding of the noise level, (B,) -> (B, width): sines and cosines of fixed frequencies, then two layers."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, frequencies: int = 16, highest: float = 4.0):
         super().__init__()
         # A buffer, since the weights depend on it; rounded to half precision, as checkpoints are.
@@ -69,7 +78,7 @@ class LabelEmbedding(nn.Embedding):
     def __init__(self, classes: int, width: int):
         super().__init__(classes + 1, width)
 
-    def forward(self, cond: Tensor | None, count: int) -> Tensor:
+    def forward(self, cond: Tensor | None, count: int) -> Tensor:  # type: ignore[override]
         """Features of ``count`` examples. Raises ValueError for an invalid label."""
         unlabelled = self.num_embeddings - 1
         if cond is None:
@@ -99,11 +108,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm_in, self.norm_out = nn.GroupNorm(groups, inputs), nn.GroupNorm(groups, outputs)
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv_out = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.film = nn.Linear(embedding, 2 * outputs)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H, W)
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -129,9 +136,7 @@ class SelfAttention(nn.Module):
         if channels % self.heads:
             raise ValueError(f"{channels} channels do not divide into {self.heads} heads of attention")
         self.norm = nn.GroupNorm(groups, channels)
-        self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = rearrange(self.qkv(self.norm(x)), "b (three h c) y x -> three b h (y x) c", three=3, h=self.heads)
@@ -157,9 +162,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.GroupNorm(1, channels)
         self.query, self.place = nn.Conv2d(channels, channels, 1), nn.Conv2d(4 * len(self.FREQUENCIES), channels, 1)
         self.key, self.value = nn.Linear(context, channels, bias=False), nn.Linear(context, channels, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def weights(self, x: Tensor, context: Tensor) -> Tensor:
         """Fraction of its attention that each position gives to each token: (B, heads, H W, L)."""

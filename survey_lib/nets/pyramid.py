@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -59,8 +59,9 @@ class PyramidAutoencoder(nn.Module):
 
     def nearest(self, z: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """The nearest codes (B, dims, h, w) in their own units, and their indices (B, h, w); scale 0 is coarse."""
-        index = self.books[scale].nearest(rearrange(z, "b d h w -> b h w d"))
-        return rearrange(self.books[scale].vectors[index], "b h w d -> b d h w").to(z.dtype), index
+        book = self._book(scale)
+        index = book.nearest(rearrange(z, "b d h w -> b h w d"))
+        return rearrange(book.vectors[index], "b h w d -> b d h w").to(z.dtype), index
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Coarse and fine latents of images, normalised and not quantised."""
@@ -88,9 +89,12 @@ class PyramidAutoencoder(nn.Module):
         mean, std = self._units(scale)
         return self.nearest(z * (std / self.SCALE) + mean, scale)[0]
 
+    def _book(self, scale: int) -> Codebook:
+        return cast(Codebook, self.books[scale])
+
     def _units(self, scale: int) -> tuple[Tensor, Tensor]:
         """Mean and deviation (dims, 1, 1) of the codes of a scale, weighted by their use."""
-        book = self.books[scale]
+        book = self._book(scale)
         share = book.usage / book.usage.sum().clamp_min(1e-12)
         mean = share @ book.vectors
         variance = share @ (book.vectors - mean).square()
@@ -122,7 +126,7 @@ class PyramidUNet(nn.Module):
         plan = torch.zeros_like(x) if coarse is None else F.interpolate(coarse, size=x.shape[-2:]).to(x.dtype)
         which = x.new_full((len(x), 1, *x.shape[2:]), float(scale))
         if told is not None and told.ndim == 4 and told.shape[2:] != x.shape[2:]:
-            told = F.adaptive_avg_pool2d(told, x.shape[2:])
+            told = F.adaptive_avg_pool2d(told, (x.shape[2], x.shape[3]))
         return self.unet(torch.cat([x, plan, which], 1), c_noise, told)[:, : self.channels]
 
 

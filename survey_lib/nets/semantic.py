@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from survey_lib.nets.classifier import Classifier
@@ -20,7 +22,7 @@ class SemanticUNet(nn.Module):
 
     classes = None
 
-    def __init__(self, channels: int = 3, *, code: int = 32, attention: tuple[int, ...] = (0, 1), **unet: object):
+    def __init__(self, channels: int = 3, *, code: int = 32, attention: tuple[int, ...] = (0, 1), **unet: Any):
         super().__init__()
         self.config = dict(channels=channels, code=code, attention=tuple(attention), **unet)
         self.encoder = Classifier(channels, (code,))

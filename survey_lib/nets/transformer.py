@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding
+from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, zeroed
+
+#: Keys and values of each layer, (B, heads, L, c).
+Cache = tuple[tuple[Tensor, Tensor], ...]
 
 
 class Transformer(nn.Module):
@@ -17,7 +22,9 @@ class Transformer(nn.Module):
     act by FiLM on the input of each, at a cost that does not grow with the length.
 
     classes: number of labels. ``cond`` (B,) then holds labels; ``classes`` itself, or None, stands for "no label".
-    causal: the logits at a position depend on the tokens before it alone. ``c_noise`` is then None.
+    causal: the logits at a position depend on the tokens before it alone. ``c_noise`` is then None. With a ``cache``
+        of keys and values each position is computed once: ``net(before, None, cond, cache)`` takes the token before,
+        (B,), and returns the logits (B, outputs) and the larger cache. A sequence begins with ``states`` and ``()``.
 
     Raises ValueError for tokens of another length.
     """
@@ -45,27 +52,42 @@ class Transformer(nn.Module):
         self.noise = None if causal else NoiseEmbedding(width)
         self.label = None if classes is None else LabelEmbedding(classes, width)
         self.blocks = nn.ModuleList(Layer(width, heads, causal) for _ in range(layers))
-        self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, outputs)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.norm, self.leave = nn.LayerNorm(width), zeroed(nn.Linear(width, outputs))
 
-    def forward(self, x: Tensor, c_noise: Tensor | None, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor | None, cond: Tensor | None = None, cache: Cache | None = None) -> Any:
+        if cache is not None:
+            return self._next(x, cond, cache)
         if x.ndim != 2 or x.shape[1] != self.length or x.is_floating_point():
             raise ValueError(f"this transformer takes integers (B, {self.length}); got {x.dtype} {tuple(x.shape)}")
         if (c_noise is None) != self.causal:
             raise ValueError("c_noise must be None for a causal transformer, and (B,) for any other")
         if self.causal:
             x = F.pad(x[:, :-1], (1, 0), value=self.states)
-        h = self.embed(x) + self.places
-        e = h.new_zeros(len(x), h.shape[2]) if c_noise is None else self.noise(c_noise)
-        if self.label is not None:
-            e = e + self.label(cond, len(x))
-        elif cond is not None:
-            raise ValueError("this transformer was built without classes, so cond must be None")
-        e = F.silu(e)
+        h, e = self.embed(x) + self.places, self._embedded(len(x), c_noise, cond)
         for block in self.blocks:
             h = block(h, e)
         return self.leave(self.norm(h))
+
+    def _next(self, before: Tensor, cond: Tensor | None, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits of the token after ``before``, and the keys and values of all places so far."""
+        if not self.causal or before.ndim != 1:
+            raise ValueError("a cache goes with a causal transformer and the token before, (B,)")
+        place = cache[0][0].shape[2] if cache else 0
+        h, e = (self.embed(before) + self.places[place])[:, None], self._embedded(len(before), None, cond)
+        grown = []
+        for index, block in enumerate(self.blocks):
+            h, one = cast(Layer, block).grow(h, e, cache[index] if cache else None)
+            grown.append(one)
+        return self.leave(self.norm(h))[:, 0], tuple(grown)
+
+    def _embedded(self, count: int, c_noise: Tensor | None, cond: Tensor | None) -> Tensor:
+        """Embedding of noise level and label: (B, width)."""
+        e = self.places.new_zeros(count, self.places.shape[1]) if self.noise is None else self.noise(c_noise)
+        if self.label is not None:
+            e = e + self.label(cond, count)
+        elif cond is not None:
+            raise ValueError("this transformer was built without classes, so cond must be None")
+        return F.silu(e)
 
 
 class Layer(nn.Module):
@@ -83,22 +105,41 @@ class Layer(nn.Module):
         self.heads, self.causal = heads, causal
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=not film) for _ in range(2))
         self.film = nn.Linear(width, 4 * width) if film else None
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        for layer in (self.out, self.narrow):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.qkv, self.out = nn.Linear(width, 3 * width), zeroed(nn.Linear(width, width))
+        self.wide, self.narrow = nn.Linear(width, 4 * width), zeroed(nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, e: Tensor | None = None) -> Tensor:  # (B, L, width), (B, width)
-        films = None if self.film is None else self.film(e).unsqueeze(1).chunk(4, dim=-1)
-        seen = self._input(h, 0, films)
-        q, k, v = rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
+        films = self._films(e)
+        q, k, v = self._heads(h, films)
         # Written out: on a CPU the backward pass of torch's fused attention takes ten times as long for few tokens.
         scores = q @ k.mT * k.shape[-1] ** -0.5  # (B, heads, L, L)
         if self.causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)
             scores = scores.masked_fill(later, -torch.inf)
-        h = h + self.out(rearrange(scores.softmax(-1) @ v, "b n l c -> b l (n c)"))
+        return self._rest(h, scores.softmax(-1) @ v, films)
+
+    def grow(
+        self, h: Tensor, e: Tensor | None, cache: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Output of one more place, (B, 1, width), and keys and values (B, heads, L, c) with it."""
+        films = self._films(e)
+        q, k, v = self._heads(h, films)
+        if cache is not None:
+            k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+        scores = q @ k.mT * k.shape[-1] ** -0.5
+        return self._rest(h, scores.softmax(-1) @ v, films), (k, v)
+
+    def _films(self, e: Tensor | None) -> tuple[Tensor, ...] | None:
+        return None if self.film is None else self.film(e).unsqueeze(1).chunk(4, dim=-1)
+
+    def _heads(self, h: Tensor, films: tuple[Tensor, ...] | None) -> Tensor:
+        """Queries, keys and values, (B, heads, L, c) each."""
+        seen = self._input(h, 0, films)
+        return rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
+
+    def _rest(self, h: Tensor, attended: Tensor, films: tuple[Tensor, ...] | None) -> Tensor:
+        """The layer behind its attention."""
+        h = h + self.out(rearrange(attended, "b n l c -> b l (n c)"))
         return h + self.narrow(F.gelu(self.wide(self._input(h, 1, films))))
 
     def _input(self, h: Tensor, part: int, films: tuple[Tensor, ...] | None) -> Tensor:

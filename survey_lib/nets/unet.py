@@ -17,6 +17,7 @@ from survey_lib.nets.layers import (
     SelfAttention,
     check_images,
     concatenated,
+    zeroed,
 )
 
 
@@ -84,9 +85,8 @@ class UNet(nn.Module):
             self.grow.append(nn.Identity() if level == coarsest else nn.Conv2d(widths[level + 1], widths[level], 1))
             self.up.append(nn.ModuleList(block(level, 2 * widths[level]) for _ in range(blocks)))
         # It predicts the condition's channels too, which `forward` drops: the shipped weights have them.
-        self.norm, self.leave = nn.GroupNorm(1, widths[0]), nn.Conv2d(widths[0], inputs * patch**2, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.norm = nn.GroupNorm(1, widths[0])
+        self.leave = zeroed(nn.Conv2d(widths[0], inputs * patch**2, 3, padding=1))
 
     def embed(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         """Embedding of noise level and label: (B, embedding)."""
@@ -114,7 +114,7 @@ class UNet(nn.Module):
         for index, (grow, blocks) in enumerate(zip(self.grow, self.up, strict=True)):
             if index:
                 h = F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
-            for block in blocks:
+            for block in blocks.children():
                 h = block(torch.cat([h, skips.pop()], dim=1), *given)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch)[:, : self.channels]
 

@@ -7,7 +7,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from survey_lib.nets.layers import LabelEmbedding, NoiseEmbedding, check_images, concatenated, position_features
+from survey_lib.nets.layers import (
+    LabelEmbedding,
+    NoiseEmbedding,
+    check_images,
+    concatenated,
+    position_features,
+    zeroed,
+)
 from survey_lib.nets.transformer import Layer
 
 
@@ -64,9 +71,7 @@ class UViT(nn.Module):
         self.middle = Layer(width, heads, film=False)
         self.deep = nn.ModuleList(Layer(width, heads, film=False) for _ in range(layers // 2))
         self.norm, self.pixels = nn.LayerNorm(width), nn.Linear(width, channels * patch**2)
-        self.leave = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.leave = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
         # Made last: for a seed, the other layers begin alike with and without long skips.
         self.join = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(layers // 2)) if long_skips else None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from survey_lib.lab.evaluation.cost import macs
+from survey_lib.lab.evaluation.cost import CountCalls, macs
 from survey_lib.nets.layers import initialised
 from survey_lib.nets.transformer import Layer, Transformer
 from tests.support import draw, generator, nonzero
@@ -117,3 +117,22 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_cache_of_keys_and_values_changes_the_work_and_not_the_answer(classes: int | None) -> None:
+    net, x = nonzero(make, 5, 4, 6, causal=True, classes=classes), tokens(2, 6) % 4
+    cond = None if classes is None else torch.tensor([0, 2])
+    whole, counted = net(x, None, cond), CountCalls(net)
+    before, cache = torch.full((2,), net.states), ()
+    for place in range(6):
+        logits, cache = counted(before, None, cond, cache)
+        torch.testing.assert_close(logits, whole[:, place])
+        before = x[:, place]
+    once, width, layers = macs(net, x[:1], None, None if cond is None else cond[:1]), 16, 2
+    later = 2 * width * (6 * 6 - 6 * 7 // 2)  # products with tokens that are masked
+    again = 5 * 4 * width**2  # the embedding's scales and shifts, at each call
+    assert counted.calls == 6 and counted.macs == 2 * (once + layers * (again - later))
+    for wrong in ((make(5, 4, 6), before), (net, x)):
+        with pytest.raises(ValueError, match="a cache goes with a causal transformer and the token before"):
+            wrong[0](wrong[1], None, cond, ())

@@ -28,13 +28,17 @@ class Continuous:
         With ``labels``, ``cond`` (B,) restricts x0 to one label per example; None, or -1 for an example, does not.
         """
 
-        def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
             x, alpha, sigma = self._prepare(x_t, t, schedule)
             mean = self._posterior_mean(x, alpha, sigma, self._allowed(cond, x))
             clean = x / torch.where(sigma > 0, 1, alpha)
             return torch.where(sigma > 0, mean, clean).reshape(x_t.shape).to(x_t.dtype)
 
         return denoise
+
+    def _posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor, allowed: Tensor | None) -> Tensor:
+        """``E[x0 | x]`` (B, D) of x (B, D) at sigma > 0, among the ``allowed`` components."""
+        raise NotImplementedError
 
     def _prepare(self, x_t: Tensor, t: Tensor | float, schedule: Any) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` (B, D), ``alpha`` and ``sigma`` (B or 1, 1), all float64 on the device of ``x_t``."""

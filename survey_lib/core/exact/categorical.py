@@ -39,7 +39,7 @@ class CategoricalTable:
     def denoiser(self, corruption: Any) -> Denoiser:
         """``p(x0_i = k | x_t)`` for every variable i, as a `Denoiser`: (B, L) integers -> (B, L, K) in float64."""
 
-        def denoise(x_t: Tensor, t: Tensor, cond: None = None) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
             posterior, count = self.posterior(x_t, t, corruption), self.probabilities.ndim
             others = [[1 + j for j in range(count) if j != i] for i in range(count)]
             return torch.stack([posterior.sum(axes) if axes else posterior for axes in others], dim=1)

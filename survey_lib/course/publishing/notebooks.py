@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from survey_lib.lab import runtime
+from survey_lib.lab import own, runtime
 
 if TYPE_CHECKING:
     import nbformat
@@ -67,7 +67,7 @@ class Lesson:
     @property
     def datasets(self) -> list[str]:
         """The data sets for which there are trained networks of all its roles."""
-        return [name for name in runtime.DATASETS if self.roles <= _roles(name)]
+        return [name for name in (*runtime.DATASETS, *own.names()) if self.roles <= _roles(name)]
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters ``given`` with the types of the lesson.
@@ -84,6 +84,7 @@ class Lesson:
             raise ValueError(
                 f'dataset is "{checked["dataset"]}", for which {self.name} lacks trained networks '
                 f"({', '.join(sorted(lacking))}); accepted: {', '.join(self.datasets)}"
+                f"{_way_out(checked['dataset'], lacking)}"
             )
         return checked
 
@@ -176,9 +177,23 @@ def _literals(source: str, where: str) -> dict[str, Any]:
 
 
 def _roles(dataset: str) -> set[str]:
-    """Roles of the checkpoints of a data set: ``base`` for ``glyphs_base``."""
-    folder, prefix = runtime.HOME / "data" / "checkpoints", f"{Path(dataset).name}_"
-    return {path.stem.removeprefix(prefix) for path in folder.glob("*.safetensors") if path.stem.startswith(prefix)}
+    """Roles of the checkpoints of a data set: ``base`` for ``glyphs_base``. A folder without a name has none."""
+    folder, prefix = runtime.HOME / "data" / "checkpoints", f"{dataset}_"
+    return {path.stem.removeprefix(prefix) for path in folder.rglob("*.safetensors") if path.stem.startswith(prefix)}
+
+
+def _way_out(dataset: str, lacking: Iterable[str]) -> str:
+    """Command and minutes that make the networks that a data set lacks; empty where they cannot be made."""
+    from survey_lib.lab.training import recipes  # which loads torch
+
+    roles = [role for role in recipes.roles(dataset) if role in lacking]
+    if set(roles) != set(lacking):
+        return ""
+    is_name = dataset in (*runtime.DATASETS, *own.names())
+    names = " ".join(f"{dataset if is_name else own.proposal(dataset)}_{role}" for role in roles)
+    minutes = sum(recipes.minutes(dataset, role) for role in roles)
+    folder = "" if is_name else f" --dataset {dataset}"
+    return f"; or make them once, in about {minutes:.2g} minutes here: survey train {names}{folder}"
 
 
 def _parse(text: str, default: Any) -> Any:

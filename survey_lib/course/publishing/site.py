@@ -20,7 +20,7 @@ from survey_lib.lab.runtime import HOME
 
 #: Guides by file name: title, and the README's sections in it.
 GUIDES = {
-    "start": ("Start", ("Two commands", "Your own network")),
+    "start": ("Start", ("Two commands", "Your own network", "Your own pictures")),
     "teachers": ("For teachers", ("In a class",)),
     "researchers": (
         "For researchers",

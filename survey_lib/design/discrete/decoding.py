@@ -102,17 +102,25 @@ def autoregressive(
     *,
     cond: Any = None,
     temperature: float = 1.0,
+    cached: bool = False,
     generator: torch.Generator,
 ) -> Tensor:
     """Sample a causal network one token after another: integers of ``shape = (B, L)``. Evaluations: L.
 
     ``net(x, None, cond)`` predicts the logits (B, L, K) of each token from the tokens before it.
+
+    cached: keep keys and values, so that an evaluation computes one place instead of L; see `nets.transformer`.
     """
     device = next((parameter.device for parameter in net.parameters()), generator.device)
-    x = torch.zeros(tuple(shape), dtype=torch.int64, device=device)
+    x, cache = torch.zeros(tuple(shape), dtype=torch.int64, device=device), ()
+    before = torch.full((shape[0],), net.states, device=device) if cached else None
     for place in range(shape[1]):
-        probabilities = (net(x, None, cond)[:, place].float() / temperature).softmax(-1)
-        x[:, place] = torch.multinomial(probabilities.to(generator.device), 1, generator=generator)[:, 0].to(device)
+        if cached:
+            logits, cache = net(before, None, cond, cache)
+        else:
+            logits = net(x, None, cond)[:, place]
+        probabilities = (logits.float() / temperature).softmax(-1).to(generator.device)
+        x[:, place] = before = torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(device)
     return x
 
 

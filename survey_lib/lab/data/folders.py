@@ -21,6 +21,7 @@ from survey_lib.lab.data.images import LEAST_SIDE, ImageSet
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 _LARGEST = 64  # pixels: the side of larger images where none is given
+_STEP = 8  # pixels, of which larger sides are multiples
 _WORTH_CACHING = 2000
 _WIDE_MODES = ("I", "F")  # PIL's modes of more than 8 bits a channel begin with one of these
 
@@ -31,8 +32,9 @@ def load_folder(
     """The images under ``folder`` as squares of ``size`` pixels, in a fixed random order.
 
     An image is cropped to its central square and resized; without ``size``, to the median of the shorter sides, at
-    most 64. Images stay grey if all of both splits are grey. Size, channels and classes are those of the whole data
-    set, whatever ``split`` and ``count``. Hidden files and files without a suffix of an image are ignored.
+    most 64, and from 16 on to the nearest multiple of 8, as the networks need it. Images stay grey if all of both
+    splits are grey. Size, channels and classes are those of the whole data set, whatever ``split`` and ``count``.
+    Hidden files and files without a suffix of an image are ignored.
     Raises FileNotFoundError for a folder that is missing or empty, ValueError for a file that cannot be read.
     """
     folder = Path(folder).expanduser()
@@ -50,6 +52,7 @@ def load_folder(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             sides = sorted(pool.map(_shorter_side, files, chunksize=64))
         size = min(max(sides[(len(sides) - 1) // 2], LEAST_SIDE), _LARGEST)
+        size = size if size < 2 * _STEP else round(size / _STEP) * _STEP
 
     def make() -> ImageSet:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -11,12 +11,13 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from survey_lib.lab import runtime
+from survey_lib.lab import own, runtime
 from survey_lib.lab.data import glyphs, scenes
 from survey_lib.lab.data.cache import cached
 from survey_lib.lab.data.drawing import DIGITS, provenance
@@ -39,14 +40,16 @@ def load(
     *,
     split: str = "train",
     count: int | None = None,
+    most: int | None = None,
     size: int | None = None,
     root: str | Path | None = None,
 ) -> ImageSet:
-    """The data set ``name``, one of `runtime.DATASETS`, or the path of a folder of images.
+    """The data set ``name``, one of `runtime.DATASETS` or of the reader's own (`own`), or a folder of images.
 
-    ``count`` keeps the first images of a fixed order; ``size`` is the side in pixels (default: glyphs 32, scenes 64,
-    digits 16, MNIST and Fashion-MNIST 28, CIFAR-10 32). Glyphs and scenes are unlimited: any ``count`` is drawn, by
-    default 30,000 for training and 10,000 for testing. ``root`` is the folder of real sets.
+    ``count`` keeps the first images of a fixed order; so does ``most``, or all where there are fewer. ``size`` is the
+    side in pixels (default: glyphs 32, scenes 64, digits 16, MNIST and Fashion-MNIST 28, CIFAR-10 32). Glyphs and
+    scenes are unlimited: any ``count`` is drawn, by default 30,000 for training and 10,000 for testing. ``root`` is the
+    folder of real sets.
 
     Raises ValueError or TypeError for an argument that is not accepted, FileNotFoundError for a set that can neither be
     found nor downloaded, RuntimeError for damaged files.
@@ -54,11 +57,21 @@ def load(
     require("split", split, str, choices=("train", "test"))
     if count is not None:
         require("count", count, int, low=1)
+    if most is not None:
+        require("most", most, int, low=1)
+        if count is not None:
+            raise ValueError("count and most are both given; one of them is accepted")
+        if name in _DRAWN:
+            return load(name, split=split, count=most, size=size)
+        return load(name, split=split, size=size, root=root).take(slice(most))
     if size is not None:
         require("size", size, int, low=LEAST_SIDE, high=512)
-    if isinstance(name, Path) or (isinstance(name, str) and name not in runtime.DATASETS and _is_path(name)):
+    known = (*runtime.DATASETS, *own.names())
+    if isinstance(name, Path) or (isinstance(name, str) and name not in known and _is_path(name)):
         return load_folder(name, split=split, count=count, size=size)
-    runtime.check_dataset(name)
+    if runtime.check_dataset(name) in own.names():
+        found = load_folder(own.folder(name), split=split, count=count, size=size)
+        return replace(found, name=name)
     if name in _DRAWN:
         return _draw(name, split, count, size)
     images = _digits(split) if name == "digits" else _real(name, split, root)

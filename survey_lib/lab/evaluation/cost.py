@@ -52,12 +52,12 @@ class CountCalls:
     def reset(self) -> None:
         """Set the counts to zero."""
         self.calls = self.examples = 0
-        self._kinds: dict[tuple, list] = {}  # (shape of an example, gradient or not): [examples, arguments of one]
+        self._kinds: dict[tuple, list] = {}  # (shapes of an example, gradient or not): [examples, arguments of one]
 
     def __call__(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         self.calls += 1
         self.examples += len(x)
-        kind = (tuple(x.shape[1:]), x.requires_grad)
+        kind = (_shapes((x, *arguments, *named.values())), x.requires_grad)
         if kind not in self._kinds:
             first = [_first(value, x) for value in (x, *arguments, *named.values())]
             self._kinds[kind] = [
@@ -82,6 +82,13 @@ def _first(value: Any, x: Tensor) -> Any:
     if isinstance(value, tuple):
         return tuple(_first(part, x) for part in value)
     return value[:1] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x) else value
+
+
+def _shapes(value: Any) -> Any:
+    """Shapes of tensors without their first dimension, in tuples too; None for anything else."""
+    if isinstance(value, tuple):
+        return tuple(_shapes(part) for part in value)
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) else None
 
 
 def _without(function: Callable, *arguments: Any, **named: Any) -> None:

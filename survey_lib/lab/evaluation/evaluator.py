@@ -26,6 +26,7 @@ from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation import cost, metrics
 from survey_lib.lab.training import checkpoints
 
+LEAST = 80  # images on each side, more than there are features
 SPLITS = 8  # random splits of the real images, averaged in a floor
 
 
@@ -69,13 +70,15 @@ class Evaluator:
     ) -> Evaluator:
         """Load the evaluator of a data set: its first ``2 count`` test images, or ``test``, and its two classifiers.
 
-        Raises ValueError if there are fewer test images.
+        A data set with fewer test images is halved. Raises ValueError for fewer than `LEAST` on each side, and where
+        ``test`` is smaller than was asked for.
         """
-        test = load(dataset, split="test", count=2 * count) if test is None else test.take(slice(2 * count))
-        if len(test) < 2 * count:
-            raise ValueError(f"{count} images on each side need {2 * count} test images; there are {len(test)}")
+        found = load(dataset, split="test", most=2 * count) if test is None else test.take(slice(2 * count))
+        least = 2 * (count if test is not None else min(count, LEAST))
+        if len(found) < least:
+            raise ValueError(f"{least // 2} images on each side need {least} test images; there are {len(found)}")
         nets = (checkpoints.load(f"{dataset}_{role}", device=device, root=root) for role in ("features", "features2"))
-        return cls(test, *nets)
+        return cls(found, *nets)
 
     @property
     def count(self) -> int:

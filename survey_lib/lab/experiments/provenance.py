@@ -166,7 +166,7 @@ def _decides(file: Path) -> bool:
 def _weights(code: str, dataset: str, home: Path) -> list[str]:
     """Name and hash of the checkpoints of a data set that the code names, or of all its checkpoints."""
     prefix = f"{Path(dataset).name}_"
-    manifests = sorted((home / "data" / "checkpoints").glob(f"{glob.escape(prefix)}*.json"))
+    manifests = sorted((home / "data" / "checkpoints").rglob(f"{glob.escape(prefix)}*.json"))
     named = [path for path in manifests if re.search(rf"(?<![a-zA-Z0-9]){re.escape(path.stem[len(prefix) :])}\b", code)]
     return [part for path in named or manifests for part in (path.stem, json.loads(path.read_bytes())["sha256"])]
 

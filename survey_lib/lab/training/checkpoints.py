@@ -7,6 +7,7 @@ Weights with another hash, truncated files and networks that do not fit are refu
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -65,9 +66,21 @@ def folder(root: Path | None = None) -> Path:
     return HOME / "data" / "checkpoints" if root is None else Path(root)
 
 
+def own_folder() -> Path:
+    """The folder of the checkpoints that a reader has made for other data sets than those of the course."""
+    return folder() / "own"
+
+
 def names(root: Path | None = None) -> list[str]:
-    """Names of the checkpoints in a folder."""
-    return sorted(path.stem for path in folder(root).glob("*.safetensors"))
+    """Names of the checkpoints in a folder; without ``root``, of the course's and of the reader's own."""
+    places = (folder(), own_folder()) if root is None else (Path(root),)
+    return sorted(path.stem for place in places for path in place.glob("*.safetensors"))
+
+
+def _place(name: str, root: Path | None) -> Path:
+    """The folder in which a checkpoint is looked for: `own_folder` where only it has the checkpoint."""
+    beside = root is None and not any(folder().glob(f"{glob.escape(name)}.*"))
+    return own_folder() if beside and any(own_folder().glob(f"{glob.escape(name)}.*")) else folder(root)
 
 
 def save(name: str, model: Model, about: dict[str, Any], *, root: Path | None = None) -> Path:
@@ -104,7 +117,7 @@ def save(name: str, model: Model, about: dict[str, Any], *, root: Path | None = 
 
 def manifest(name: str, *, root: Path | None = None) -> dict[str, Any]:
     """The manifest of a checkpoint. Raises FileNotFoundError for an unknown name, ValueError for a damaged file."""
-    path = folder(root) / f"{name}.json"
+    path = _place(name, root) / f"{name}.json"
     if not path.exists() and path.with_suffix(".safetensors").exists():
         raise FileNotFoundError(f"{path} is missing, though its weights are there; {_REMEDY}")
     if not path.exists():
@@ -134,7 +147,7 @@ def load(name: str, *, schedule: Schedule | None = None, device: str = "cpu", ro
     Raises FileNotFoundError for an unknown name and ValueError for files that are damaged or do not fit.
     """
     about = manifest(name, root=root)
-    path, kind = folder(root) / f"{name}.safetensors", about["net"]
+    path, kind = _place(name, root) / f"{name}.safetensors", about["net"]
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing, though its manifest is there; {_REMEDY}")
     data = _read(path)

@@ -127,7 +127,8 @@ def _nbgrader(course):
     def run(*command):  # it starts programs of its own environment
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         call = [sys.executable, "-m", "nbgrader", *command]
-        about = {"cwd": course, "env": os.environ | {"PATH": path}, "timeout": 600}
+        apart = {"PATH": path, "SURVEY_RESULTS": str(course / "results")}
+        about = {"cwd": course, "env": os.environ | apart, "timeout": 600}
         done = subprocess.run(call, capture_output=True, text=True, **about)
         assert done.returncode == 0, done.stderr
         return done.stderr

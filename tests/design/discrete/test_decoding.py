@@ -18,8 +18,9 @@ from survey_lib.core.categorical import (
 from survey_lib.core.exact import CategoricalTable
 from survey_lib.core.samplers import ancestral
 from survey_lib.design import discrete
+from survey_lib.nets.transformer import Transformer
 from tests.design.discrete.support import assert_drawn_from, frequencies, table, total_variation
-from tests.support import generator
+from tests.support import generator, nonzero
 
 ORDERS = {
     "purest": (discrete.purity, 0.0),
@@ -123,3 +124,12 @@ def test_one_after_another_draws_from_the_joint_law_and_knows_its_likelihood() -
     assert_drawn_from(discrete.autoregressive(net, (20_000, 2), generator=generator()), law, law.probabilities)
     x = torch.tensor(list(itertools.product(range(3), repeat=2)))
     torch.testing.assert_close(discrete.log_likelihood(net, x), law.log_prob(x).float(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_cache_draws_the_same_tokens() -> None:
+    net = nonzero(Transformer, 4, 4, 9, width=16, layers=2, causal=True, classes=2)
+    how = {"cond": torch.tensor([0, 1, 1])}
+    plain, cached = (
+        discrete.autoregressive(net, (3, 9), cached=cached, generator=generator(3), **how) for cached in (False, True)
+    )
+    assert plain.equal(cached) and len(plain.unique()) > 1

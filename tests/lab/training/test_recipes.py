@@ -35,11 +35,10 @@ def small(monkeypatch, tmp_path):
     """Sixty random images for every data set, two batches of four, few samples for the scores, a home of its own."""
     pixels = torch.randint(256, (60, 1, 28, 28), generator=generator(), dtype=torch.uint8)
     made = ImageSet("mnist", pixels, torch.arange(60) % 3, ("a", "b", "c"), {"face": torch.arange(60) % 2})
-    whole = slice(None)
     monkeypatch.setattr(
         recipes.data,
         "load",
-        lambda name, split="train", count=None: made.take(whole if count is None else slice(count)),
+        lambda name, split="train", count=None, most=None: made.take(slice(count or most)),
     )
     for role, row in recipes.TRAININGS.items():
         monkeypatch.setitem(
@@ -174,7 +173,7 @@ def test_an_unknown_name_suggests_and_lists_all():
         recipes.train("mnist_code")
     assert all(name in str(caught.value) for name in recipes.names())
     with pytest.raises(ValueError, match=r"glyphs_base, .*mnist_base"):
-        recipes.train("digits_base")
+        recipes.train("digits_codes")
 
 
 # ---------------------------------------------------------------------- grey levels without a checkpoint
@@ -281,14 +280,14 @@ class Corner(nn.Module):
 
 
 def test_all_names_are_shipped_and_nothing_else() -> None:
-    shipped = {name for name in recipes.names() if name.partition("_")[0] not in recipes.NOT_SHIPPED}
-    assert shipped == set(checkpoints.names())
+    shipped = {name for name in recipes.names() if recipes.split(name)[0] in recipes.SHIPPED}
+    assert shipped == set(checkpoints.names(checkpoints.folder()))
 
 
 def test_cifar10_in_latents_for_whoever_has_it(monkeypatch, tmp_path):
     """The two stages on images in CIFAR-10's form: an autoencoder, then a denoiser with classes, then pictures."""
-    pixels = torch.randint(256, (40, 3, 32, 32), generator=generator(), dtype=torch.uint8)
-    images = ImageSet("cifar10", pixels, torch.arange(40) % 10, tuple("abcdefghij"))
+    pixels = torch.randint(256, (160, 3, 32, 32), generator=generator(), dtype=torch.uint8)
+    images = ImageSet("cifar10", pixels, torch.arange(160) % 10, tuple("abcdefghij"))
     monkeypatch.setattr(data, "load", lambda name, **_: images)
     for name in ("cifar10_f4", "cifar10_denoiser_f4"):
         recipes.train(name, steps=2, root=tmp_path, progress=False)
@@ -312,7 +311,7 @@ def test_the_weak_denoiser_is_smaller_and_stops_earlier():
         assert weak.recipe_for(dataset).steps < conditional.recipe_for(dataset).steps / 3
 
 
-@pytest.mark.parametrize("name", checkpoints.names())
+@pytest.mark.parametrize("name", checkpoints.names(checkpoints.folder()))
 def test_shipped_checkpoints_load_and_are_what_the_table_makes(name):
     about, model = checkpoints.manifest(name), checkpoints.load(name)
     assert about["name"] == name

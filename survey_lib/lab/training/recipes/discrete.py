@@ -254,7 +254,9 @@ def _tokens_score(model: nn.Module, dataset: str, root: Path | None) -> dict[str
         cond = test.labels[:count]
         with precision():
             if isinstance(model, Transformer):
-                drawn = discrete.autoregressive(model, (count, model.length), cond=cond, generator=generator)
+                drawn = discrete.autoregressive(
+                    model, (count, model.length), cond=cond, cached=True, generator=generator
+                )
             else:
                 x = model.corruption.prior((count, model.net.length), generator=generator)
                 drawn = ancestral(fast(model), model.corruption, x, grids.uniform(25), cond=cond, generator=generator)

@@ -86,13 +86,18 @@ _NETS: Mapping[int, Mapping[str, Any]] = {
     1: {"widths": (32, 64), "middle": 6, "attention": (1,)},
     3: {"widths": (44, 64), "middle": 4, "attention": (1,)},
 }
+_LARGE = 40  # pixels, above which the U-Net has three levels
 _SMALL: Mapping[str, Any] = {"widths": (16, 32), "middle": 4, "attention": ()}
 
 
 def _unet(images: ImageSet, *, conditional: bool = False, **net: Any) -> Preconditioned:
     """The course's U-Net as a denoiser: 0.8 to 0.9 M parameters unless ``net`` says otherwise."""
     channels, classes = images.shape[0], len(images.classes) if conditional else None
-    return Preconditioned(UNet(channels, classes=classes, **{**_NETS[channels], **net}), edm(), "edm", sigma_data=0.5)
+    net = {**_NETS[channels], **net}
+    if images.shape[1] > _LARGE:  # a level more, so that its bottom sees as much of the image
+        levels = tuple(level + 1 for level in net["attention"])
+        net |= {"widths": (*net["widths"], net["widths"][-1]), "attention": levels}
+    return Preconditioned(UNet(channels, classes=classes, **net), edm(), "edm", sigma_data=0.5)
 
 
 def _images(dataset: str, root: Path | None) -> ImageSet:
@@ -137,8 +142,20 @@ def _targets(images: ImageSet) -> dict[str, Tensor]:
     return {"label": images.labels} | ({"face": images.extra["face"]} if "face" in images.extra else {})
 
 
+def _turned(images: ImageSet) -> ImageSet:
+    """The images; where all have the same label, each in four directions, its quarter turns as the label.
+
+    To tell which way up an image is takes features of what it shows (Gidaris et al. 2018).
+    """
+    if len(images.classes) > 1:
+        return images
+    turns, names = range(4), ("0", "90", "180", "270")
+    pixels = torch.cat([torch.rot90(images.images, k, (2, 3)) for k in turns])
+    return ImageSet(images.name, pixels, torch.arange(4).repeat_interleave(len(images)), names)
+
+
 def _with_targets(dataset: str, root: Path | None) -> TensorDataset:
-    images = data.load(dataset)
+    images = _turned(data.load(dataset))
     return TensorDataset(images.images, torch.stack(list(_targets(images).values()), 1))
 
 
@@ -155,7 +172,7 @@ def _classification(net: Classifier, recipe: ClassifierRecipe) -> Loss:
 
 
 def _accuracy(net: Classifier, dataset: str, root: Path | None) -> dict[str, float]:
-    test = data.load(dataset, split="test")
+    test = _turned(data.load(dataset, split="test"))
     found = zip(_targets(test).items(), metrics.classify(net, test.images), strict=True)
     return {f"accuracy_{what}": float((seen == wanted).double().mean()) for (what, wanted), seen in found}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +21,7 @@ from survey_lib.nets.layers import initialised
 
 Data = ImageSet | TensorDataset
 COUNT = 2000  # images behind the scores in a manifest
+_ENOUGH = 30_000  # examples: from there on, all steps of a recipe are taken
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,19 @@ class Training:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the recipe on some data sets
     images: int | None = None  # behind ``data``, where they are not all training images of the data set
 
-    def recipe_for(self, dataset: str, *, steps: int | None = None, seed: int | None = None) -> Recipe:
-        """The recipe for a data set, with other ``steps`` or another ``seed`` where they are given."""
+    def recipe_for(
+        self, dataset: str, *, steps: int | None = None, seed: int | None = None, count: int | None = None
+    ) -> Recipe:
+        """The recipe for a data set, with other ``steps`` or another ``seed`` where they are given.
+
+        ``count`` is the number of examples, for data sets that the recipe was not made for: where they are few, the
+        steps shrink with the root of their number, so that each example is seen more often, but not without bounds.
+        """
         asked = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
-        return replace(self.recipe, **{**self.changes.get(dataset, {}), **asked})
+        recipe = replace(self.recipe, **self.changes.get(dataset, {}))
+        if count is not None:
+            recipe = replace(recipe, steps=math.ceil(recipe.steps * min(1, count / _ENOUGH) ** 0.5))
+        return replace(recipe, **asked)
 
     def untrained(self, data: Data, seed: int) -> nn.Module:
         """The model as its training begins."""
@@ -59,8 +70,8 @@ def score(
 ) -> dict[str, float]:
     """Quality of N images as an `Evaluator` measures it; empty before there are feature networks."""
     roles = [f"{dataset}_{role}" for role in ("features", "features2")]
-    if not all(name in {*checkpoints.names(root), *checkpoints.names()} for name in roles):
+    if not {*roles} <= {*checkpoints.names(root), *checkpoints.names()}:
         return {}
-    test = data.load(dataset, split="test", count=2 * COUNT) if test is None else test
+    test = data.load(dataset, split="test", most=2 * COUNT) if test is None else test
     evaluator = Evaluator(test, *(load(name, root) for name in roles))
     return evaluator.score(sample(evaluator), test.labels[: evaluator.count] if labelled else None)
