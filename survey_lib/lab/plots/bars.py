@@ -44,7 +44,9 @@ def bars_with_interval(
         )
     ends = [part for row in rows.values() for part in row] + ([reference[0]] if reference else [])
     if log:
-        ax.set(xscale="log", xlim=(min(ends) / 2, max(ends) * 2.5), ylim=(-0.6, len(rows) - 0.4))
+        ax.set(
+            xscale="log", xlim=(min(end for end in ends if end > 0) / 2, max(ends) * 2.5), ylim=(-0.6, len(rows) - 0.4)
+        )
         plain_log(ax.xaxis)
     else:
         ax.set_xlim(right=max(ends) * 1.12)

@@ -164,10 +164,13 @@ def curves(
 ) -> Figure:
     """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values.
 
-    A curve ``(x, y, low, high)`` has a band for its interval and a dot for each measurement.
+    A curve ``(x, y, low, high)`` has a band for its interval and a dot for each measurement. Without curves, the axes
+    say that there are no results yet.
     """
     ax = ax or panels()[1]
-    colour, ends, words = colours(lines, roles), [], []
+    colour, ends, words = colours(lines, roles), [], [] if lines else ["no results yet"]
+    if not lines:
+        ax.text(0.5, 0.5, words[0], ha="center", va="center", transform=ax.transAxes)
     for name, (steps, values, *interval) in lines.items():
         steps, values = array(steps), array(values)
         if interval:

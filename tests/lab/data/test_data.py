@@ -291,10 +291,10 @@ def test_both_splits_have_one_size_and_one_number_of_channels(tmp_path, picture)
 
 def test_one_tiny_image_first_does_not_make_all_tiny(tmp_path, picture):
     for number in range(12):
-        picture(tmp_path / "many" / f"{number:02}.png", number, (20, 20), "L")
+        picture(tmp_path / "many" / f"{number:02}.png", number, (24, 24), "L")
         picture(tmp_path / "tiny" / f"{number:02}.png", number, (1, 1), "L")
     picture(tmp_path / "many" / "-first.png", 3, (1, 1), "L")
-    assert {sizes(tmp_path / "many", split)[0] for split in ("train", "test")} == {(1, 20, 20)}
+    assert {sizes(tmp_path / "many", split)[0] for split in ("train", "test")} == {(1, 24, 24)}
     assert sizes(tmp_path / "tiny", "train")[0] == (1, 4, 4), "the smallest size that may be asked for"
 
 
