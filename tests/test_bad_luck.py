@@ -106,7 +106,7 @@ def test_hidden_randomness_is_refused(name):
         ),
         (lambda: grids.uniform(-3), ValueError, "steps is at least 1; got -3"),
         (lambda: grids.uniform(2.5), TypeError, "steps is a whole number; got 2.5"),
-        (lambda: recipes.train("cifar10_base"), ValueError, 'no training "cifar10_base"'),
+        (lambda: recipes.train("cifar10_codes"), ValueError, 'no training "cifar10_codes"'),
         (lambda: checkpoints.load("mnist_bose"), FileNotFoundError, 'no checkpoint "mnist_bose"'),
         (lambda: LAW.denoiser(rectified())(torch.zeros(3, 5), 0.5), ValueError, "(B, 2); got (3, 5)"),
     ],

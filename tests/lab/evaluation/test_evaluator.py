@@ -147,13 +147,17 @@ def test_what_cannot_be_scored_is_refused_in_one_sentence(judge, monkeypatch):
         judge.score(x[:-1])
     with pytest.raises(ValueError, match=r"^labels are one for each of 30 images; got shape \(30, 1\)$"):
         judge.score(x, torch.zeros(N, 1))
-    monkeypatch.setattr(evaluator, "load", lambda name, split, count: judge.test.take(slice(count)))
+    monkeypatch.setattr(evaluator, "load", lambda name, split, most: judge.test.take(slice(most)))
     monkeypatch.setattr(checkpoints, "load", lambda name, device, root: Corner(int("features2" in name)))
     loaded = Evaluator.load("toy", N)
     assert (loaded.count, loaded.shape, loaded.held_out_net.row) == (N, (1, 4, 4), 1)
     assert loaded.score(x) == judge.score(x)
 
 
-def test_a_data_set_that_is_too_small_is_refused_in_one_sentence():
-    with pytest.raises(ValueError, match=r"^digits has \d+ images in its test split; count asks for 2000$"):
-        Evaluator.load("digits", 1000)
+def test_a_small_data_set_is_halved_and_one_that_is_too_small_is_refused(judge, monkeypatch):
+    monkeypatch.setattr(checkpoints, "load", lambda name, device, root: Corner(int("features2" in name)))
+    assert Evaluator.load("digits", 1000).count == 180  # of 360 test images
+    for there, asked, wanted in ((159, 1000, 80), (59, 30, 30)):
+        monkeypatch.setattr(evaluator, "load", lambda *_, there=there, **__: judge.test.take(torch.arange(there) % 60))
+        with pytest.raises(ValueError, match=f"^{wanted} images on each side need {2 * wanted} .*; there are {there}$"):
+            Evaluator.load("toy", asked)
