@@ -60,7 +60,7 @@ def test_help_and_refusals_do_not_load_torch():
         (["run", "--profile", "cpu", "-p", "profile", "smoke"], '"profile" is given twice'),
         (["train", "glyphs_bass"], 'did you mean "glyphs_base"?'),
         (["train", "nosuch"], "accepted: glyphs_features, glyphs_features2, glyphs_base"),
-        (["train", "digits_base"], 'no training "digits_base"'),
+        (["train", "digits_codes"], 'no training "digits_codes"'),
         (["train", "glyphs_base", "--device", "gpu"], 'device is "gpu"; accepted: auto, cpu, cuda'),
         (["train", "glyphs_base", "--device", "mps"], 'device is "mps"; accepted'),
         (["train", "glyphs_base", "--device", "cuda:77"], "asks for a GPU that torch does not see here"),

@@ -31,7 +31,7 @@ def home(monkeypatch, tmp_path):
 def stocked(home):
     """A home with the networks of the course."""
     (home / "data" / "checkpoints").mkdir(parents=True)
-    for file in SHIPPED.iterdir():
+    for file in SHIPPED.glob("*.*"):
         (home / "data" / "checkpoints" / file.name).symlink_to(file)
     return home
 

@@ -17,6 +17,8 @@ from survey_lib.lab import own, runtime
 if TYPE_CHECKING:
     import nbformat
 
+_DOWNLOADED = ("mnist", "fashion_mnist", "cifar10")  # unless they are there
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -183,7 +185,7 @@ def _roles(dataset: str) -> set[str]:
 
 
 def _way_out(dataset: str, lacking: Iterable[str]) -> str:
-    """Command and minutes that make the networks that a data set lacks; empty where they cannot be made."""
+    """Command that makes the networks that a data set lacks, and its minutes; empty where they cannot be made."""
     from survey_lib.lab.training import recipes  # which loads torch
 
     roles = [role for role in recipes.roles(dataset) if role in lacking]
@@ -191,9 +193,10 @@ def _way_out(dataset: str, lacking: Iterable[str]) -> str:
         return ""
     is_name = dataset in (*runtime.DATASETS, *own.names())
     names = " ".join(f"{dataset if is_name else own.proposal(dataset)}_{role}" for role in roles)
-    minutes = sum(recipes.minutes(dataset, role) for role in roles)
     folder = "" if is_name else f" --dataset {dataset}"
-    return f"; or make them once, in about {minutes:.2g} minutes here: survey train {names}{folder}"
+    there = dataset not in _DOWNLOADED  # an estimate trains for some steps, and nothing is downloaded for it
+    minutes = f", in about {sum(recipes.minutes(dataset, role) for role in roles):.2g} minutes here" if there else ""
+    return f"; or make them once{minutes}: survey train {names}{folder}"
 
 
 def _parse(text: str, default: Any) -> Any:
