@@ -56,38 +56,34 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor | None, cond: Tensor | None = None, cache: Cache | None = None) -> Any:
         if cache is not None:
-            return self._next(x, cond, cache)
+            if not self.causal or x.ndim != 1:
+                raise ValueError("a cache goes with a causal transformer and the token before, (B,)")
+            logits, cache = self._continue(x[:, None], None, cond, cache)
+            return logits[:, 0], cache
         if x.ndim != 2 or x.shape[1] != self.length or x.is_floating_point():
             raise ValueError(f"this transformer takes integers (B, {self.length}); got {x.dtype} {tuple(x.shape)}")
         if (c_noise is None) != self.causal:
             raise ValueError("c_noise must be None for a causal transformer, and (B,) for any other")
         if self.causal:
             x = F.pad(x[:, :-1], (1, 0), value=self.states)
-        h, e = self.embed(x) + self.places, self._embedded(len(x), c_noise, cond)
-        for block in self.blocks:
-            h = block(h, e)
-        return self.leave(self.norm(h))
+        return self._continue(x, c_noise, cond, ())[0]
 
-    def _next(self, before: Tensor, cond: Tensor | None, cache: Cache) -> tuple[Tensor, Cache]:
-        """Logits of the token after ``before``, and the keys and values of all places so far."""
-        if not self.causal or before.ndim != 1:
-            raise ValueError("a cache goes with a causal transformer and the token before, (B,)")
+    def _continue(
+        self, tokens: Tensor, c_noise: Tensor | None, cond: Tensor | None, cache: Cache
+    ) -> tuple[Tensor, Cache]:
+        """Logits (B, n, outputs) at the n places of the tokens behind those in ``cache``, and the cache with them."""
         place = cache[0][0].shape[2] if cache else 0
-        h, e = (self.embed(before) + self.places[place])[:, None], self._embedded(len(before), None, cond)
-        grown = []
-        for index, block in enumerate(self.blocks):
-            h, one = cast(Layer, block).grow(h, e, cache[index] if cache else None)
-            grown.append(one)
-        return self.leave(self.norm(h))[:, 0], tuple(grown)
-
-    def _embedded(self, count: int, c_noise: Tensor | None, cond: Tensor | None) -> Tensor:
-        """Embedding of noise level and label: (B, width)."""
-        e = self.places.new_zeros(count, self.places.shape[1]) if self.noise is None else self.noise(c_noise)
+        h = self.embed(tokens) + self.places[place : place + tokens.shape[1]]
+        e = h.new_zeros(len(h), h.shape[2]) if self.noise is None else self.noise(c_noise)
         if self.label is not None:
-            e = e + self.label(cond, count)
+            e = e + self.label(cond, len(h))
         elif cond is not None:
             raise ValueError("this transformer was built without classes, so cond must be None")
-        return F.silu(e)
+        e, grown = F.silu(e), []
+        for index, block in enumerate(self.blocks):
+            h, one = cast(Layer, block).extend(h, e, cache[index] if cache else None)
+            grown.append(one)
+        return self.leave(self.norm(h)), tuple(grown)
 
 
 class Layer(nn.Module):
@@ -109,38 +105,24 @@ class Layer(nn.Module):
         self.wide, self.narrow = nn.Linear(width, 4 * width), zeroed(nn.Linear(4 * width, width))
 
     def forward(self, h: Tensor, e: Tensor | None = None) -> Tensor:  # (B, L, width), (B, width)
-        films = self._films(e)
-        q, k, v = self._heads(h, films)
-        # Written out: on a CPU the backward pass of torch's fused attention takes ten times as long for few tokens.
-        scores = q @ k.mT * k.shape[-1] ** -0.5  # (B, heads, L, L)
-        if self.causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)
-            scores = scores.masked_fill(later, -torch.inf)
-        return self._rest(h, scores.softmax(-1) @ v, films)
+        return self.extend(h, e)[0]
 
-    def grow(
-        self, h: Tensor, e: Tensor | None, cache: tuple[Tensor, Tensor] | None
+    def extend(
+        self, h: Tensor, e: Tensor | None, cache: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Output of one more place, (B, 1, width), and keys and values (B, heads, L, c) with it."""
-        films = self._films(e)
-        q, k, v = self._heads(h, films)
+        """Output at the places of ``h``, which follow those in ``cache``; keys and values (B, heads, L, c) of all."""
+        films = None if self.film is None else self.film(e).unsqueeze(1).chunk(4, dim=-1)
+        seen = self._input(h, 0, films)
+        q, k, v = rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
         if cache is not None:
             k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
-        scores = q @ k.mT * k.shape[-1] ** -0.5
-        return self._rest(h, scores.softmax(-1) @ v, films), (k, v)
-
-    def _films(self, e: Tensor | None) -> tuple[Tensor, ...] | None:
-        return None if self.film is None else self.film(e).unsqueeze(1).chunk(4, dim=-1)
-
-    def _heads(self, h: Tensor, films: tuple[Tensor, ...] | None) -> Tensor:
-        """Queries, keys and values, (B, heads, L, c) each."""
-        seen = self._input(h, 0, films)
-        return rearrange(self.qkv(seen), "b l (three n c) -> three b n l c", three=3, n=self.heads)
-
-    def _rest(self, h: Tensor, attended: Tensor, films: tuple[Tensor, ...] | None) -> Tensor:
-        """The layer behind its attention."""
-        h = h + self.out(rearrange(attended, "b n l c -> b l (n c)"))
-        return h + self.narrow(F.gelu(self.wide(self._input(h, 1, films))))
+        # Written out: on a CPU the backward pass of torch's fused attention takes ten times as long for few tokens.
+        scores = q @ k.mT * k.shape[-1] ** -0.5  # (B, heads, places, L)
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1 + k.shape[2] - q.shape[2])
+            scores = scores.masked_fill(later, -torch.inf)
+        h = h + self.out(rearrange(scores.softmax(-1) @ v, "b n l c -> b l (n c)"))
+        return h + self.narrow(F.gelu(self.wide(self._input(h, 1, films)))), (k, v)
 
     def _input(self, h: Tensor, part: int, films: tuple[Tensor, ...] | None) -> Tensor:
         """The normalised input of attention (part 0) or of the feed-forward layer (part 1)."""

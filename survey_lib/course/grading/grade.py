@@ -180,7 +180,7 @@ def _assessed(job: Job, exercise: framework.Exercise) -> tuple[framework.Assessm
 
 
 def read(path: Path) -> list[Grade]:
-    """Read a table of grades; without a file there are no rows. Raises ValueError for a file of another kind."""
+    """Read the rows of a table of grades, none without a file. Raises ValueError for a file of another kind."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

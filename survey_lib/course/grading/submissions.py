@@ -66,7 +66,7 @@ def find(folder: Path) -> list[Submission]:
 
 
 def read(folder: Path, path: Path) -> Submission:
-    """Read one notebook. A notebook that cannot be read is no error: ``problem`` says why."""
+    """Read one notebook. Raises nothing: the ``problem`` of a submission says why its notebook cannot be read."""
     inner = path.relative_to(folder).parts
     student = inner[0] if len(inner) > 1 else path.stem
     try:

@@ -67,7 +67,7 @@ def folder(root: Path | None = None) -> Path:
 
 
 def own_folder() -> Path:
-    """The folder of the checkpoints that a reader has made for other data sets than those of the course."""
+    """The folder of checkpoints for the reader's own data sets."""
     return folder() / "own"
 
 

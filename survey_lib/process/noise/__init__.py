@@ -2,9 +2,10 @@
 
 * `shaped`: noise of another distribution, such as Laplace's, whose value a trajectory keeps;
 * `gamma`: Gamma noise, a process with independent increments, with its exact bridge (DDGM);
+* `coordinates`: another corruption in other coordinates, which the next two are;
 * `prior`: a mean and a scale that depend on the condition (PriorGrad);
 * `frequencies`: a schedule for every spatial frequency: heat dissipation, blurring and soft diffusion;
-* `degradations`: blur, masks and coarse pixels for `core.corruptions.Cold`;
+* `degradations`: masks, coarse pixels and other images for `core.corruptions.Cold`;
 * `levels`: the noise level of an image from the image.
 """
 

@@ -8,15 +8,20 @@ noise together are Gaussian diffusion with scales ``alpha(t, f)`` and ``sigma(t,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_floating, check_step, check_time
-from survey_lib.core.protocols import normal, normal_like
+from survey_lib.core.checks import check_time
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.protocols import expand
 from survey_lib.core.schedules import Schedule
+from survey_lib.process.noise.coordinates import InCoordinates
+
+_LEAST = 1e-150  # of the factor of a blur, so that its logarithm is finite
 
 
 def dct(images: Tensor) -> Tensor:
@@ -31,11 +36,16 @@ def undct(coefficients: Tensor) -> Tensor:
 
 
 def _basis(size: int, like: Tensor) -> Tensor:
+    return _cosines(size).to(like.device, like.dtype)
+
+
+@cache
+def _cosines(size: int) -> Tensor:
     """The cosines as rows, (size, size)."""
     k, x = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64) + 0.5
     rows = torch.cos(math.pi / size * k * x) * math.sqrt(2 / size)
     rows[0] /= math.sqrt(2)
-    return rows.to(like.device, like.dtype)
+    return rows
 
 
 def heat_blur(side: int, widths: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -54,7 +64,7 @@ def heat_blur(side: int, widths: Callable[[Tensor], Tensor]) -> Callable[[Tensor
 
 @dataclass(frozen=True)
 class Frequencies:
-    """The scales of every coefficient: ``alpha = alpha_of(t) factor(t)`` and ``sigma = sigma_of(t)``.
+    """A schedule of every coefficient, for `Gaussian`: ``alpha = alpha_of(t) factor(t)`` and ``sigma = sigma_of(t)``.
 
     schedule: of a frequency that is not blurred. Blurring diffusion takes the cosine schedule, soft diffusion one with
         little noise, IHDM a constant small sigma with alpha 1.
@@ -64,16 +74,22 @@ class Frequencies:
     schedule: Schedule
     factor: Callable[[Tensor], Tensor]
 
-    def scales(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``alpha`` and ``sigma`` in float64: (1, H, W), or (B, 1, H, W) for t (B,)."""
+    def scales(self, t: Tensor | float, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma`` in float64, (B or 1, 1, H, W); with ``like``, in its dtype and on its device."""
         t = check_time(t)
-        alpha, sigma = self.schedule.scales(t)
-        factor = self.factor(t)
-        return alpha[..., None, None, None] * factor, sigma[..., None, None, None].expand(factor.shape)
+        alpha, sigma = (scale.reshape(-1, 1, 1, 1) for scale in self.schedule.scales(t))
+        factor = self.factor(t.reshape(-1)).clamp_min(_LEAST)
+        scales = alpha * factor, sigma.expand(factor.shape)
+        return scales if like is None else tuple(expand(scale, like) for scale in scales)
+
+    def lam(self, t: Tensor | float) -> Tensor:
+        """``log(alpha / sigma)`` of every coefficient, as of a `Schedule`."""
+        alpha, sigma = self.scales(t)
+        return alpha.log() - sigma.log()
 
 
 @dataclass(frozen=True)
-class ByFrequency:
+class ByFrequency(InCoordinates):
     """Gaussian diffusion of images with a schedule for each coefficient, and DDIM's bridges (`Gaussian`).
 
     eta: fraction of new noise, from 0 to 1, the posterior of the Markov chain with these marginals.
@@ -81,37 +97,15 @@ class ByFrequency:
 
     frequencies: Frequencies
     eta: float = 1.0
+    corruption: Gaussian = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta is the fraction of new noise, from 0 to 1; got {self.eta}")
+        object.__setattr__(self, "corruption", Gaussian(self.frequencies, self.eta))
 
-    def prior(self, shape: Sequence[int], t: Tensor | float = 1.0, *, generator: torch.Generator | None) -> Tensor:
-        """The noise alone, in torch's default dtype."""
-        sigma = self.frequencies.scales(t)[1]
-        z = normal(shape, generator)
-        return undct(sigma.to(z) * z)
+    def there(self, x: Tensor) -> Tensor:
+        """The coefficients of images (B, C, H, W)."""
+        return dct(x)
 
-    def corrupt(self, x0: Tensor, t: Tensor | float, *, generator: torch.Generator | None = None) -> Tensor:
-        """``x_t ~ q(x_t | x0)``: blurred and noised images (B, C, H, W)."""
-        check_floating("x0", x0)
-        alpha, sigma = (scale.to(x0) for scale in self.frequencies.scales(t))
-        return undct(alpha * dct(x0) + sigma * normal_like(x0, generator))
-
-    def bridge(
-        self,
-        x_t: Tensor,
-        x0: Tensor,
-        t: Tensor | float,
-        s: Tensor | float,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """``x_s ~ q(x_s | x_t, x0)``. Draws no random numbers if no coefficient has noise added."""
-        t, s = check_step(t, s)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.frequencies.scales(t), self.frequencies.scales(s)
-        ratio = alpha_t * sigma_s / (alpha_s * sigma_t)
-        variance = self.eta**2 * sigma_s**2 * (1 - ratio**2).clamp_min(0)
-        keep = (sigma_s**2 - variance).clamp_min(0).sqrt() / sigma_t
-        x_s = keep.to(x_t) * dct(x_t) + (alpha_s - keep * alpha_t).to(x_t) * dct(x0)
-        return undct(x_s + variance.sqrt().to(x_t) * normal_like(x_t, generator) if variance.any() else x_s)
+    def back(self, z: Tensor) -> Tensor:
+        """The images of coefficients."""
+        return undct(z)

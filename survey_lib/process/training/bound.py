@@ -30,10 +30,14 @@ def schedule_path(schedule: Schedule, clean: float, noisy: float) -> Path:
 
     def path(u: Tensor) -> tuple[Tensor, Tensor]:
         t = first + (last - first) * u
-        abs_dlam_dt = schedule.drift_diffusion(t)[1] / (2 * schedule.scales(t)[1] ** 2)  # g^2 / (2 sigma^2)
-        return schedule.lam(t), (last - first) * abs_dlam_dt
+        return schedule.lam(t), (last - first) * lam_speed(schedule, t)
 
     return path
+
+
+def lam_speed(schedule: Schedule, t: Tensor) -> Tensor:
+    """``|d lam / dt| = g^2 / (2 sigma^2)``."""
+    return schedule.drift_diffusion(t)[1] / (2 * schedule.scales(t)[1] ** 2)
 
 
 def bound_terms(

@@ -18,10 +18,7 @@ from survey_lib.core.checks import check_times
 from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.protocols import Denoiser, normal_like
 from survey_lib.core.schedules import Schedule
-from survey_lib.process.training.emphasis import Weight, truncated_snr_weight
-
-#: ``loss(model, x0, cond, generator)`` of a `Trainer`: losses (B,), and levels ``lam`` (B,) or None.
-Loss = Callable[[Any, Tensor, Any, torch.Generator], tuple[Tensor, Tensor | None]]
+from survey_lib.process.training.emphasis import Levels, Loss, Weight, truncated_snr_weight
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,12 @@ def progressive_loss(student: TwoSteps, weight: Weight = truncated_snr_weight) -
 
 
 def guided_loss(
-    guided: Callable[[float], Denoiser], schedule: Schedule, scales: tuple[float, float], levels: Any
+    guided: Callable[[float], Denoiser], schedule: Schedule, scales: tuple[float, float], levels: Levels
 ) -> Loss:
     """Squared distance to guided predictions, with the scale as an input of the student (Meng et al. 2023, alg. 1).
 
     guided: from a scale to the teacher's guided denoiser. Scales are uniform between ``scales``, one for each batch,
         and the student is called with ``cond = (labels, scale)``, the scale (B,).
-    levels: a distribution of noise levels, see `emphasis.Levels`.
     """
     corruption, (low, high) = Gaussian(schedule), scales
 

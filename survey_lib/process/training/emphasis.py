@@ -1,4 +1,4 @@
-"""Where a training spends its effort: distributions of noise levels, and weights of the loss at each level.
+"""Distributions of noise levels and weights of the loss, which together decide what a training learns from.
 
 The expected loss is an integral over ``lam`` of density times weight times the squared error of the clean data. The
 product is the *emphasis*. Two trainings with the same emphasis have the same gradients on average; they differ in the
@@ -16,28 +16,31 @@ import torch
 from torch import Tensor
 
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.losses import denoising_loss, uniform_times
+from survey_lib.core.losses import denoising_loss, eps_weight, uniform_times
 from survey_lib.core.protocols import Denoiser, normal
 from survey_lib.core.schedules import Schedule
+from survey_lib.process.training.bound import lam_speed
 
 #: Weight of the squared error of the clean data at a level: ``lam -> w``, as `core.losses.eps_weight` is.
 Weight = Callable[[Tensor], Tensor]
+#: ``loss(model, x0, cond, generator)`` of a `Trainer`: losses (B,), and levels ``lam`` (B,) or None.
+Loss = Callable[[Any, Tensor, Any, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
 def p2_weight(lam: Tensor, gamma: float = 1.0, k: float = 1.0) -> Tensor:
     """``SNR / (k + SNR)^gamma``: the error of the noise, with less weight at little noise (P2, Choi et al. 2022)."""
-    snr = torch.exp(2 * lam)
+    snr = eps_weight(lam)
     return snr / (k + snr) ** gamma
 
 
 def min_snr_weight(lam: Tensor, gamma: float = 5.0) -> Tensor:
     """``min(SNR, gamma)`` (min-SNR-gamma, Hang et al. 2023, sec. 3.4)."""
-    return torch.exp(2 * lam).clamp(max=gamma)
+    return eps_weight(lam).clamp(max=gamma)
 
 
 def truncated_snr_weight(lam: Tensor) -> Tensor:
     """``max(SNR, 1)``: the larger error of noise and data (Salimans & Ho 2022, sec. 4)."""
-    return torch.exp(2 * lam).clamp(min=1.0)
+    return eps_weight(lam).clamp(min=1.0)
 
 
 class Levels(Protocol):
@@ -90,15 +93,14 @@ class TimeLevels:
         return self.schedule.lam(low + (1 - low) * uniform_times(count, generator=generator))
 
     def density(self, lam: Tensor) -> Tensor:
-        """Density of ``lam``: that of the time, over ``|d lam / dt| = g^2 / (2 sigma^2)``."""
+        """Density of ``lam``: the density of the time over the speed of ``lam``."""
         t = self.schedule.time(lam)
-        slope = self.schedule.drift_diffusion(t)[1] / (2 * self.schedule.scales(t)[1] ** 2)
         if self.soft:
             of_time = (torch.logit(t) - math.log(self.first / (1 - self.first))) / -math.log(self.first)
         else:
             of_time = torch.full_like(t, 1 / (1 - self.first))
         inside = (t > self.first) & (t < 1)
-        return torch.where(inside, of_time / slope, 0.0)
+        return torch.where(inside, of_time / lam_speed(self.schedule, t), 0.0)
 
 
 def emphasis(levels: Levels, weight: Weight, lam: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def reweighted(weight: Weight, levels: Levels, other: Levels) -> Weight:
     return found
 
 
-def weighted_loss(levels: Levels, weight: Weight, schedule: Schedule) -> Callable[..., tuple[Tensor, Tensor]]:
+def weighted_loss(levels: Levels, weight: Weight, schedule: Schedule) -> Loss:
     """The denoising loss at random levels, with a weight, as a loss of the `Trainer`: losses (B,) and ``lam`` (B,)."""
 
     def loss(model: Denoiser, x0: Tensor, cond: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from survey_lib.core.corruptions import Gaussian, chain_variance, posterior_vari
 from survey_lib.core.losses import step_kl
 from survey_lib.core.protocols import BridgeOverride, Denoiser, expand
 from survey_lib.core.schedules import Schedule
-from survey_lib.process.training.distillation import Loss
+from survey_lib.process.training.emphasis import Loss
 
 
 def interpolated_variance(share: Tensor, schedule: Schedule, t: Tensor | float, s: Tensor | float) -> Tensor:

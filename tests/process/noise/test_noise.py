@@ -210,6 +210,8 @@ def test_heat_dissipation_ends_in_the_mean_and_a_little_noise():
     x0 = draw(4, 1, 8, 8, dtype=torch.float64)
     end = corruption.corrupt(x0, 1.0, generator=generator(7))
     assert (end - x0.mean((2, 3), keepdim=True)).abs().max() < 0.06
+    back = corruption.bridge(end, x0, 1.0, 0.9, generator=generator(8))
+    assert back.isfinite().all(), "coefficients that are blurred to nothing at both times"
 
 
 # ---------------------------------------------------------------------- cold
