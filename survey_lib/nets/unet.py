@@ -88,14 +88,14 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(1, widths[0])
         self.leave = zeroed(nn.Conv2d(widths[0], inputs * patch**2, 3, padding=1))
 
-    def embed(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """Embedding of noise level and label: (B, embedding)."""
+    def features(self, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """Sum of the embeddings of noise level and label: (B, embedding)."""
         e = self.noise(c_noise)
         if self.label is not None:
             e = e + self.label(cond, len(c_noise))
         elif cond is not None:
             raise ValueError("this U-Net was built without classes, cond_channels or context, so cond must be None")
-        return F.silu(e)
+        return e
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         check_images(x, self.channels, self.multiple, "U-Net")
@@ -106,7 +106,7 @@ class UNet(nn.Module):
             context, cond = cond, None
             if context is not None and (context.ndim != 3 or context.shape[::2] != (len(x), self.context)):
                 raise ValueError(f"cond must be tokens ({len(x)}, L, {self.context}); got {tuple(context.shape)}")
-        e = self.embed(c_noise, cond)
+        e = F.silu(self.features(c_noise, cond))
         given = (e,) if context is None else (e, context)
         h, skips = encode(x, given, self.patch, self.enter, self.shrink, self.down)
         for block in self.middle:

@@ -28,6 +28,13 @@ def levels(dataset: str, *, split: str = "train", count: int | None = None) -> t
     return torch.cat(found), images.labels
 
 
+def small_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
+    """The images of `levels` before they are cut into levels: grey bytes (N, 1, 16, 16)."""
+    images = _sans_serif(dataset, split, count)
+    small = torch.cat([_shrunk(chunk) for chunk in images.images.split(4096)])
+    return ImageSet(images.name, small.round().to(torch.uint8), images.labels, images.classes)
+
+
 def level_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
     """The images of `levels`, made as large and as colourful as a feature network takes them (`for_features`)."""
     images = _sans_serif(dataset, split, count)
@@ -65,7 +72,12 @@ def from_image(x: Tensor, count: int = LEVELS) -> Tensor:
 
 def for_features(x: Tensor, channels: int) -> Tensor:
     """Levels (N, 1, 16, 16) to images (N, channels, 32, 32) in [-1, 1] for a feature network."""
-    large = F.interpolate(to_image(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+    return enlarged(to_image(x), channels)
+
+
+def enlarged(images: Tensor, channels: int) -> Tensor:
+    """Floats (N, 1, 16, 16) to (N, channels, 32, 32), for a feature network."""
+    large = F.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
     return large.expand(-1, channels, -1, -1)
 
 
@@ -78,9 +90,13 @@ def _sans_serif(dataset: str, split: str, count: int | None) -> ImageSet:
 
 
 def _coarse(images: Tensor) -> Tensor:
+    return (_shrunk(images) * (LEVELS / 256)).long().clamp(0, LEVELS - 1)
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """Luminance (N, 1, 16, 16) as floats from 0 to 255."""
     x = images.float()
     if x.shape[1] == 3:
         x = (x * _LUMINANCE.reshape(3, 1, 1)).sum(1, keepdim=True)
     rim = -x.shape[-1] % SIZE // 2
-    x = F.adaptive_avg_pool2d(F.pad(x, (rim,) * 4), SIZE)
-    return (x * (LEVELS / 256)).long().clamp(0, LEVELS - 1)
+    return F.adaptive_avg_pool2d(F.pad(x, (rim,) * 4), SIZE)

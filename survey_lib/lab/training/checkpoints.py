@@ -29,6 +29,7 @@ from survey_lib.nets.autoencoder import Autoencoder, KLAutoencoder
 from survey_lib.nets.captioned import CaptionedUNet
 from survey_lib.nets.classifier import Classifier, NoisyClassifier
 from survey_lib.nets.finder import Finder
+from survey_lib.nets.guided import GuidedUNet
 from survey_lib.nets.mlp import MLP
 from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet, SeparateUNets
 from survey_lib.nets.semantic import SemanticUNet
@@ -50,7 +51,7 @@ CHAINS: Mapping[str, Callable[[int], Categorical]] = {
 _NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
     for net in (
-        *(UNet, CaptionedUNet, SemanticUNet, PyramidUNet, SeparateUNets, UViT, MLP, Transformer),
+        *(UNet, GuidedUNet, CaptionedUNet, SemanticUNet, PyramidUNet, SeparateUNets, UViT, MLP, Transformer),
         *(Classifier, NoisyClassifier, Autoencoder, KLAutoencoder, PyramidAutoencoder, Finder),
     )
 }

@@ -10,7 +10,7 @@
 """
 
 from survey_lib.process.noise.degradations import masked, mixed_with, pixelated
-from survey_lib.process.noise.frequencies import ByFrequency, Frequencies, dct, heat_blur, undct
+from survey_lib.process.noise.frequencies import ByFrequency, Frequencies, Kept, dct, heat_blur, undct
 from survey_lib.process.noise.gamma import Gamma
 from survey_lib.process.noise.levels import level_posterior
 from survey_lib.process.noise.prior import WithPrior
@@ -20,6 +20,7 @@ __all__ = [
     "ByFrequency",
     "Frequencies",
     "Gamma",
+    "Kept",
     "Shaped",
     "WithPrior",
     "dct",

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from survey_lib.core.checks import check_time
+from survey_lib.core.checks import check_step, check_time
 from survey_lib.core.corruptions import Gaussian
-from survey_lib.core.protocols import expand
+from survey_lib.core.protocols import BridgeOverride, expand, normal_like
 from survey_lib.core.schedules import Schedule
 from survey_lib.process.noise.coordinates import InCoordinates
 
@@ -109,3 +110,33 @@ class ByFrequency(InCoordinates):
     def back(self, z: Tensor) -> Tensor:
         """The images of coefficients."""
         return undct(z)
+
+
+@dataclass(frozen=True)
+class Kept(BridgeOverride):
+    """Bridges of a blur with noise that differ in how much of the noise stays: ``C_s x0 + k (x_t - C_t x0) + new``.
+
+    ``C_t`` is the blur with its alpha, and ``k = (sigma_s / sigma_t)^power``. New noise makes the variance up to
+    ``sigma_s^2``, so each bridge has the marginals of the corruption. ``power`` 1 adds none, and is cold diffusion's
+    step and DDIM's; 2 is the step of soft diffusion's momentum sampler (Daras et al. 2023); infinity keeps nothing, the
+    naive step, and IHDM's. They change the blur by what the guess of x0 says of the *difference*, and not all of x_t.
+
+    new: factor of the new noise. IHDM takes ``delta / sigma``, a little above 1 (Rissanen et al. 2023, sec. 3.3).
+    """
+
+    corruption: ByFrequency
+    power: float = 2.0
+    new: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.power >= 1 or not self.new >= 0:
+            raise ValueError(f"power is at least 1 and new not negative; got {self.power:g} and {self.new:g}")
+
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Any, s: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """``x_s`` from ``x_t`` and x0."""
+        t, s = check_step(t, s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (self.corruption.frequencies.scales(at, like=x_t) for at in (t, s))
+        clean, kept = dct(x0), 0.0 if math.isinf(self.power) else (sigma_s / sigma_t) ** self.power
+        mean = undct(alpha_s * clean + kept * (dct(x_t) - alpha_t * clean))
+        width = (sigma_s**2 - (kept * sigma_t) ** 2).clamp_min(0).sqrt() * self.new
+        return mean + undct(width * normal_like(x_t, generator)) if width.any() else mean

@@ -14,6 +14,7 @@ from survey_lib.process.noise import (
     ByFrequency,
     Frequencies,
     Gamma,
+    Kept,
     Shaped,
     WithPrior,
     dct,
@@ -257,3 +258,50 @@ def test_the_level_of_a_state_is_bayes_rule_and_is_found_in_many_dimensions():
     )
     best = level_posterior(lambda x, t: wide.log_prob(x, t, COSINE), x_t, times).argmax(1)
     assert (best - 3).abs().max() <= 1
+
+
+# ---------------------------------------------------------------------- how much of the noise is kept
+
+
+@pytest.fixture(scope="module")
+def blurring():
+    return ByFrequency(Frequencies(COSINE, heat_blur(8, lambda t: 2 * t)), eta=0.0)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5, math.inf])
+def test_a_step_that_keeps_any_part_of_the_noise_has_the_marginal(blurring, power):
+    x0 = draw(1, 1, 8, 8, dtype=torch.float64).expand(4000, -1, -1, -1)
+    x_t = blurring.corrupt(x0, T, generator=generator(1))
+    x_s = Kept(blurring, power).bridge(x_t, x0, T, S, generator=generator(2))
+    alpha, sigma = blurring.frequencies.scales(S)
+    left = dct(x_s) - alpha * dct(x0)
+    assert left.mean(0).abs().max() < 5 * float(sigma.max()) / math.sqrt(4000)
+    torch.testing.assert_close(left.std(0), sigma[0].expand(1, 8, 8), rtol=0.08, atol=0)
+    together = torch.corrcoef(
+        torch.stack([left.flatten(), (dct(x_t) - blurring.frequencies.scales(T)[0] * dct(x0)).flatten()])
+    )
+    ratio = float(COSINE.scales(S)[1] / COSINE.scales(T)[1])
+    assert float(together[0, 1]) == pytest.approx(0.0 if math.isinf(power) else ratio ** (power - 1), abs=0.02)
+
+
+def test_keeping_all_noise_is_ddim_and_cold_diffusion_where_the_noise_is_constant(blurring):
+    x0, guess = draw(3, 1, 8, 8, dtype=torch.float64), draw(3, 1, 8, 8, seed=1, dtype=torch.float64)
+    x_t = blurring.corrupt(x0, T, generator=generator(3))
+    torch.testing.assert_close(Kept(blurring, 1.0).bridge(x_t, guess, T, S), blurring.bridge(x_t, guess, T, S))
+    grain = schedules.Schedule(torch.ones_like, lambda t: torch.full_like(t, 0.02))
+    heat = ByFrequency(Frequencies(grain, heat_blur(8, lambda t: 2 * t)), eta=0.0)
+
+    def blurred(x, t):
+        return undct(heat.frequencies.scales(t)[0] * dct(x))
+
+    step = Kept(heat, 1.0).bridge(x_t, guess, T, S)
+    torch.testing.assert_close(step, Cold(blurred).bridge(x_t, guess, T, S))
+
+
+def test_more_new_noise_makes_its_deviation_larger_and_bad_numbers_are_refused(blurring):
+    x0 = torch.zeros(2000, 1, 8, 8, dtype=torch.float64)
+    stds = [Kept(blurring, math.inf, new).bridge(x0, x0, T, S, generator=generator(4)).std() for new in (1.0, 1.25)]
+    assert float(stds[1] / stds[0]) == pytest.approx(1.25, rel=1e-6)
+    for wrong in ({"power": 0.5}, {"power": math.nan}, {"new": -1.0}):
+        with pytest.raises(ValueError, match="power is at least 1 and new not negative"):
+            Kept(blurring, **wrong)

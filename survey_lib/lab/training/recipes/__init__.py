@@ -25,19 +25,19 @@ from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.evaluator import LEAST
 from survey_lib.lab.runtime import DATASETS, HOME, check_device, suggest
 from survey_lib.lab.training import checkpoints
-from survey_lib.lab.training.recipes import discrete, images, labelled, pyramids, scenes, semantic
+from survey_lib.lab.training.recipes import discrete, images, labelled, noise, pyramids, scenes, semantic, students
 from survey_lib.lab.training.recipes.training import Training
 from survey_lib.lab.training.trainer import Recipe, Trainer
 
 TRAININGS: Mapping[str, Training] = {
     role: row
-    for table in (images, discrete, scenes, pyramids, semantic, labelled)
+    for table in (images, discrete, scenes, pyramids, semantic, labelled, noise, students)
     for role, row in table.TRAININGS.items()
 }
 #: The roles of the data sets with recipes of their own.
 ROLES: Mapping[str, tuple[str, ...]] = {
-    "glyphs": (*images.TRAININGS, *discrete.TRAININGS, *semantic.TRAININGS),
-    "mnist": (*images.TRAININGS, *discrete.TRAININGS),
+    "glyphs": (*images.TRAININGS, *discrete.TRAININGS, *noise.TRAININGS, *students.TRAININGS, *semantic.TRAININGS),
+    "mnist": (*images.TRAININGS, *discrete.TRAININGS, *noise.TRAININGS, *students.TRAININGS),
     "scenes": ("features", "features2", *scenes.TRAININGS, *pyramids.TRAININGS),
     "cifar10": (*images.TRAININGS, "f2", "f4", *labelled.TRAININGS),
 }
@@ -88,6 +88,7 @@ def train(
     *,
     device: str = "cpu",
     steps: int | None = None,  # in place of the recipe's, for a trial: scored by its loss, unless the data are your own
+    seed: int | None = None,  # in place of the recipe's
     root: Path | None = None,  # folder of the checkpoint; see `trial_folder`
     progress: bool = True,
 ) -> Path:
@@ -100,8 +101,9 @@ def train(
     dataset, role = split(name)
     training, device = TRAININGS[role], check_device(device)
     root = trial_folder(steps) if root is None else Path(root)
-    recipe, examples = _prepared(dataset, role, root, steps)
-    state = HOME / "build" / "training" / f"{name}{'' if steps is None else f'_{steps}'}.safetensors"
+    recipe, examples = _prepared(dataset, role, root, steps, seed)
+    asked = "".join(f"_{word}_{value}" for word, value in (("steps", steps), ("seed", seed)) if value is not None)
+    state = HOME / "build" / "training" / f"{name}{asked}.safetensors"
     training_run = trainer(training, examples, recipe, device=device, save_to=state)
     model = training_run.finish(progress=progress).cpu()
     about = _facts(data.load(dataset, count=training.images)) | {"recipe": asdict(recipe), "seed": recipe.seed}
@@ -112,6 +114,21 @@ def train(
     path = checkpoints.save(name, model, about, root=root)
     state.unlink(missing_ok=True)  # done: the next call begins again
     return path
+
+
+def network(name: str, *, seed: int, progress: bool = False) -> nn.Module:
+    """The network of another seed: the course's own for the recipe's seed, otherwise trained here unless it is there.
+
+    What it builds on is looked for among the networks of the same seed first.
+    """
+    dataset, role = split(name)
+    recipe = TRAININGS[role].recipe_for(dataset, seed=seed)
+    if recipe == TRAININGS[role].recipe_for(dataset):
+        return checkpoints.load(name)
+    root = HOME / "build" / "checkpoints" / f"seed_{seed}"
+    if name not in checkpoints.names(root) or checkpoints.manifest(name, root=root)["recipe"] != asdict(recipe):
+        train(name, seed=seed, root=root, progress=progress)
+    return checkpoints.load(name, root=root)
 
 
 def fit(
@@ -125,8 +142,7 @@ def fit(
 def trainer(training: Training, examples: Any, recipe: Recipe, **options: Any) -> Trainer:
     """The `Trainer` of a row of the table, to be watched; ``options`` are those of a `Trainer`."""
     model = training.untrained(examples, recipe.seed)
-    loss = None if training.loss is None else training.loss(model, recipe)
-    return Trainer(model, examples, recipe, loss=loss, **options)
+    return Trainer(model, examples, recipe, loss=training.loss_for(model, recipe, examples), **options)
 
 
 def minutes(dataset: str, role: str, *, device: str = "cpu") -> float:
@@ -142,7 +158,9 @@ def trial_folder(steps: int | None) -> Path:
     return HOME / "build" / "checkpoints" / ("full" if steps is None else f"{steps}_steps")
 
 
-def _prepared(dataset: str, role: str, root: Path | None, steps: int | None = None) -> tuple[Recipe, Any]:
+def _prepared(
+    dataset: str, role: str, root: Path | None, steps: int | None = None, seed: int | None = None
+) -> tuple[Recipe, Any]:
     """Recipe and examples of a training.
 
     Raises ValueError for a role that needs labels, where all are alike, and for too few test images for a comparison.
@@ -154,13 +172,13 @@ def _prepared(dataset: str, role: str, root: Path | None, steps: int | None = No
             f"{dataset} has one class, and {role} tells classes apart: put the images into a folder a class"
         )
     if dataset in SHIPPED:
-        return training.recipe_for(dataset, steps=steps), examples
+        return training.recipe_for(dataset, steps=steps, seed=seed), examples
     if (there := len(data.load(dataset, split="test"))) < 2 * LEAST:
         raise ValueError(
             f"{dataset} has {there} test images, and the lessons compare with {2 * LEAST} at least: add images "
             "(a tenth of a folder without test/ is set apart for testing)"
         )
-    return training.recipe_for(dataset, steps=steps, count=len(examples)), examples
+    return training.recipe_for(dataset, steps=steps, seed=seed, count=len(examples)), examples
 
 
 def _facts(images: ImageSet) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class Training:
         """The model as its training begins."""
         return initialised(seed, partial(self.model, data))
 
+    def loss_for(self, model: nn.Module, recipe: Recipe, examples: Data) -> Loss | None:
+        """The loss of a training of ``model`` on these examples; None stands for EDM's."""
+        return None if self.loss is None else self.loss(model, recipe)
+
 
 def load(name: str, root: Path | None) -> nn.Module:
     """The checkpoint ``name`` in ``root``, or the one that comes with the course if ``root`` has none."""

@@ -1,0 +1,1 @@
+"""Lesson 21: noise of other kinds, and none."""
