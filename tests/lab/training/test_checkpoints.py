@@ -147,7 +147,7 @@ def test_damaged_manifest(saved, text):
         ({"config": {"widths": [8], "attention": [4]}}, "do not fit the UNet of its manifest: attention must name"),
         (
             {"net": "ResNet"},
-            'holds a network "ResNet"; known here: UNet, CaptionedUNet, SemanticUNet, PyramidUNet',
+            'holds a network "ResNet"; known here: UNet, GuidedUNet, CaptionedUNet, SemanticUNet, PyramidUNet',
         ),
         ({"net": "MLP", "config": {"dims": 2}}, "do not fit the MLP of its manifest"),
     ],
@@ -196,7 +196,7 @@ def test_models_that_could_not_be_loaded_are_not_saved(tmp_path):
     for model, words in (
         (
             Own(2, 2),
-            "own holds a Own; these networks can be saved: UNet, CaptionedUNet, SemanticUNet, PyramidUNet",
+            "own holds a Own; these networks can be saved: UNet, GuidedUNet, CaptionedUNet, SemanticUNet, PyramidUNet",
         ),
         (Preconditioned(Own(2, 2), edm()), "own holds a Own"),
         (UNet(1, widths=(4,)), "a bare UNet; it needs a head"),

@@ -135,7 +135,7 @@ def test_a_stopped_training_resumes_and_ends_in_the_same_weights(role, small, mo
     monkeypatch.setattr(Trainer, "run", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(role, small, 6)
-    state = small / "build" / "training" / f"mnist_{role}_6.safetensors"
+    state = small / "build" / "training" / f"mnist_{role}_steps_6.safetensors"
     assert state.exists()
     monkeypatch.setattr(Trainer, "run", run)
     assert train(role, small, 6).read_bytes() == whole[0]
