@@ -12,8 +12,8 @@ from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 # --- A: one emphasis, other levels --------------------------------------------------------------------------------
 
 
-def _reweighted(weight, p, q):
-    return lambda lam: weight(lam) * p(lam) / q(lam)
+def _reweighted(lam, weight, p, q):
+    return weight(lam) * p(lam) / q(lam)
 
 
 def _levels_problem(generator):
@@ -32,13 +32,13 @@ def _levels_problem(generator):
 
 
 def _emphasis(answer, p) -> Tensor:
-    return torch.as_tensor(answer(p.weight, p.p, p.q)(p.lam)) * p.q(p.lam)
+    return torch.as_tensor(answer(p.lam, p.weight, p.p, p.q)) * p.q(p.lam)
 
 
 def _mean(answer, p) -> float:
     """The loss of an error that falls with lam, as an integral under q."""
     lam = torch.linspace(-12, 12, 4001, dtype=torch.float64)
-    return float((answer(p.weight, p.p, p.q)(lam) * p.q(lam) * torch.exp(-lam)).sum() * (lam[1] - lam[0]))
+    return float((answer(lam, p.weight, p.p, p.q) * p.q(lam) * torch.exp(-lam)).sum() * (lam[1] - lam[0]))
 
 
 def _wanted_mean(p) -> float:
@@ -53,8 +53,8 @@ A = Exercise(
     importance="the lesson builds on it",
     hints=(
         "The loss is an integral of density times weight times error. The product must stay the same at every level.",
-        "Under q the product is q(lam) times the weight that you look for. Set it equal to p(lam) weight(lam).",
-        "Return a function of lam; weight, p and q are functions of lam as well.",
+        "Under q the product is q(lam) times the weight that you look for. It must equal p(lam) times weight(lam).",
+        "q enters by drawing: the weight has to take it out again. p does not enter any more: the weight has to put it in.",
     ),
     problem=_levels_problem,
     reference=_reweighted,
@@ -62,7 +62,7 @@ A = Exercise(
         "density times weight stays, level by level": Property(_emphasis, lambda p: p.weight(p.lam) * p.p(p.lam)),
         "and so does a loss": Property(_mean, _wanted_mean),
         "with the same density it is the same weight": Property(
-            lambda answer, p: answer(p.weight, p.p, p.p)(p.lam), lambda p: p.weight(p.lam)
+            lambda answer, p: answer(p.lam, p.weight, p.p, p.p), lambda p: p.weight(p.lam)
         ),
     },
     mistakes={
