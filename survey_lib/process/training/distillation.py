@@ -100,15 +100,16 @@ def guided_loss(
     return loss
 
 
-def pair_loss(schedule: Schedule) -> Loss:
-    """Squared distance of one evaluation at t = 1 to the teacher's image (Denoising Student, Luhman & Luhman 2021).
+def pair_loss(schedule: Schedule, start: float = 1.0) -> Loss:
+    """Squared distance of one evaluation to the teacher's image (Denoising Student, Luhman & Luhman 2021).
 
-    The examples are pairs: a teacher's images as ``x0``, and as ``cond`` the noises from which it drew them.
+    The examples are pairs: a teacher's images as ``x0``, and as ``cond`` the noises, of variance 1, from which it drew
+    them. The evaluation is at ``start``, where the student will be asked.
     """
 
     def loss(model: Denoiser, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-        start = schedule.scales(1.0)[1].to(x0) * cond
-        return _error(model(start, torch.ones((), dtype=torch.float64)), x0), None
+        t = torch.tensor(start, dtype=torch.float64)
+        return _error(model(schedule.scales(t)[1].to(x0) * cond, t), x0), None
 
     return loss
 

@@ -118,6 +118,16 @@ def test_one_evaluation_of_the_last_student_is_nearer_to_the_teachers_way_than_o
     assert apart[0] < 0.5 * apart[1]
 
 
+def test_the_student_of_pairs_draws_what_its_teacher_draws_from_noises_that_it_has_not_seen():
+    teacher, student = (students.denoiser(checkpoints.load(f"glyphs_{role}")) for role in ("noise_gaussian", "pairs"))
+    x = students.prior(64).float()
+    with torch.no_grad():
+        far = students.multistep(teacher, students.SCHEDULE, x, grids.karras(20, students.SCHEDULE))
+        found, mean = students.walk(student, x, students.grid(1)), students.walk(teacher, x, students.grid(1))
+    assert (found - far).square().mean() < 0.1 * (mean - far).square().mean()
+    assert not torch.equal(students.prior(8, seed=students._PAIRS_SEED), students.prior(8))
+
+
 def test_the_guided_student_stands_for_two_evaluations():
     images = quantised.small_images("glyphs", split="test", count=32)
     teacher, student = (students.denoiser(checkpoints.load(f"glyphs_{role}")) for role in ("labelled", "guided"))

@@ -93,6 +93,19 @@ def test_the_loss_of_pairs_is_zero_for_the_map_behind_them():
     assert loss(lambda x, t: ends, images, start, generator())[0].mean() > 0
 
 
+def test_the_student_of_pairs_is_asked_where_sampling_begins():
+    seen = []
+
+    def student(x, t):
+        seen.append((x, float(t)))
+        return x
+
+    eps = draw(6, 2, seed=9, dtype=torch.float64)
+    pair_loss(COSINE, 0.9)(student, torch.zeros_like(eps), eps, generator())
+    torch.testing.assert_close(seen[0][0], COSINE.scales(0.9)[1] * eps)
+    assert seen[0][1] == 0.9
+
+
 @pytest.mark.parametrize("steps", [20, 40])
 def test_the_consistency_function_of_a_normal_law_is_nearly_consistent_with_its_teacher(steps):
     """Along the probability flow of ``N(0, v)`` the clean end is ``x_t sqrt(v / (alpha^2 v + sigma^2))``.

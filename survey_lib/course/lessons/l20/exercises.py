@@ -54,7 +54,7 @@ A = Exercise(
     hints=(
         "The loss is an integral of density times weight times error. The product must stay the same at every level.",
         "Under q the product is q(lam) times the weight that you look for. It must equal p(lam) times weight(lam).",
-        "q enters by drawing: the weight has to take it out again. p does not enter any more: the weight has to put it in.",
+        "q enters by drawing: the weight has to take it out. p does not enter any more: the weight has to put it in.",
     ),
     problem=_levels_problem,
     reference=_reweighted,
@@ -179,7 +179,7 @@ def _arrives(answer, p) -> Tensor:
 
 C = Exercise(
     id="20.C",
-    title="what a student of two steps must predict",
+    title="what a student must predict that does two steps in one",
     minutes=20,
     hints=(
         "Put eps = (x_t - alpha_t x0) / sigma_t into x_s = alpha_s x0 + sigma_s eps. Only x0 is unknown.",

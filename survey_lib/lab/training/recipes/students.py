@@ -51,6 +51,7 @@ SCALES = (1.0, 4.0)  # of guidance, that ``guided`` learns
 CHAIN = (8, 4, 2, 1)  # steps of the students, each the teacher of the next
 PAIRS = 10_000  # noises and images of the teacher, for ``pairs``
 _STEPS = 20  # of the teacher, for an image of a pair
+_PAIRS_SEED = 20_210_107  # of the noises, which are not those that are judged
 _DISCRETE = 18  # steps of the grid of ``consistency``, as in Karras et al. 2022
 
 
@@ -103,7 +104,8 @@ def _taught(role: str, dataset: str, root: Path | None, *, labels: bool = False)
 
 def _pairs(dataset: str, root: Path | None) -> Taught:
     """Images that the teacher draws, and the noises from which it draws them, scaled to unit variance."""
-    teacher, eps = denoiser(training.load(f"{dataset}_noise_gaussian", root)), prior(PAIRS) / SCHEDULE.scales(START)[1]
+    teacher = denoiser(training.load(f"{dataset}_noise_gaussian", root))
+    eps = prior(PAIRS, seed=_PAIRS_SEED) / SCHEDULE.scales(START)[1]
     times = grids.karras(_STEPS, SCHEDULE)
     with torch.no_grad(), precision():
         x0 = [multistep(teacher, SCHEDULE, part, times) for part in eps.float().split(500)]
@@ -196,7 +198,7 @@ TRAININGS: Mapping[str, Training] = {
         )
         for steps in CHAIN
     },
-    "pairs": _student(lambda teacher, recipe: pair_loss(SCHEDULE), _in_steps(1), _pairs, steps=1500),
+    "pairs": _student(lambda teacher, recipe: pair_loss(SCHEDULE, START), _in_steps(1), _pairs, steps=1500),
     "consistency": _student(_consistency, _in_steps(1), partial(_taught, "noise_gaussian"), steps=1500),
     "guided": Distillation(
         data=partial(_taught, "labelled", labels=True),
