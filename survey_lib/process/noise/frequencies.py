@@ -117,9 +117,9 @@ class Kept(BridgeOverride):
     """Bridges of a blur with noise that differ in how much of the noise stays: ``C_s x0 + k (x_t - C_t x0) + new``.
 
     ``C_t`` is the blur with its alpha, and ``k = (sigma_s / sigma_t)^power``. New noise makes the variance up to
-    ``sigma_s^2``, so each bridge has the marginals of the corruption. ``power`` 1 adds none, and is cold diffusion's
-    step and DDIM's; 2 is the step of soft diffusion's momentum sampler (Daras et al. 2023); infinity keeps nothing, the
-    naive step, and IHDM's. They change the blur by what the guess of x0 says of the *difference*, and not all of x_t.
+    ``sigma_s^2``, so each bridge has the marginals of the corruption. ``power`` 1 adds none: DDIM's step, and under a
+    constant sigma cold diffusion's. 2 has the form of soft diffusion's momentum sampler (Daras et al. 2023). Infinity
+    stands for k = 0, the naive step, and IHDM's.
 
     new: factor of the new noise. IHDM takes ``delta / sigma``, a little above 1 (Rissanen et al. 2023, sec. 3.3).
     """

@@ -100,7 +100,7 @@ B = Exercise(
     title="what a blur does to one wave",
     minutes=15,
     hints=(
-        "The wave is cos(pi k y / side) cos(pi l x / side). Its second derivatives are itself times -q^2, twice.",
+        "The wave is cos(pi k y / side) cos(pi l x / side). Each second derivative is the wave times -q^2 of its direction.",
         "The heat equation makes it decay as exp(-(q_down^2 + q_across^2) time), with q = pi k / side.",
         "A blur of `width` pixels is heat for the time width^2 / 2.",
     ),
@@ -164,7 +164,7 @@ def _arrived(p, _=None) -> Tensor:
 
 
 def _faded(answer, p) -> Tensor:
-    """A degradation that fades: not linear in time alone, so the guess matters."""
+    """A degradation that fades: in proportion to the picture, so the guess matters."""
     return answer((1 - p.t) * p.x0, p.guess, p.t, p.s, lambda x, t: (1 - t) * x)
 
 
