@@ -218,8 +218,9 @@ class Renoise:
 class Cold:
     """Any degradation, random or not: ``x_t = degrade(x0, t)`` (Cold Diffusion, Bansal et al. 2022, alg. 2).
 
-    The bridge ``x_t - degrade(x0, t) + degrade(x0, s)`` is exact with *any* restorer if ``degrade(x, t) = x + t e`` with
-    the same e for every x. In general a small step errs by ``(t - s) (e(x0) - e(guess))``. ``terminal(shape, generator)`` draws ``x_1``.
+    The bridge ``x_t - degrade(x0, t) + degrade(x0, s)`` is exact with *any* restorer if ``degrade(x, t) = x + t e``
+    with the same e for every x. In general a small step errs by ``(t - s) (e(x0) - e(guess))``.
+    ``terminal(shape, generator)`` draws ``x_1``.
     """
 
     degrade: Callable[[Tensor, Tensor], Tensor]

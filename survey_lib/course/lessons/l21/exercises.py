@@ -100,7 +100,7 @@ B = Exercise(
     title="what a blur does to one wave",
     minutes=15,
     hints=(
-        "The wave is cos(pi k y / side) cos(pi l x / side). Each second derivative is the wave times -q^2 of its direction.",
+        "The wave is cos(q_down y) cos(q_across x). A second derivative is the wave times -q^2 of its direction.",
         "The heat equation makes it decay as exp(-(q_down^2 + q_across^2) time), with q = pi k / side.",
         "A blur of `width` pixels is heat for the time width^2 / 2.",
     ),
