@@ -86,20 +86,26 @@ def test_the_chain_of_students_halves_the_steps_down_to_one():
     assert {f"student_{steps}" for steps in students.CHAIN} < set(recipes.TRAININGS)
 
 
-def test_a_network_of_another_seed_is_trained_once_and_kept_and_begun_again_for_another_recipe(
-    home, shorter, monkeypatch
-):
+def test_a_network_of_another_seed_is_trained_once_and_kept(home, shorter):
     name, root = "glyphs_noise_gaussian", home / "build" / "checkpoints" / "seed_5"
     first = recipes.network(name, seed=5)
     made = (root / f"{name}.safetensors").stat().st_mtime_ns
     torch.testing.assert_close(first.state_dict(), recipes.network(name, seed=5).state_dict())
     assert (root / f"{name}.safetensors").stat().st_mtime_ns == made
     assert checkpoints.manifest(name, root=root)["seed"] == 5
-    student = recipes.network("glyphs_student_8", seed=5)  # of the same seed's teacher
+
+
+def test_what_a_network_of_another_seed_builds_on_is_of_this_seed_and_comes_first(home, shorter):
+    root = home / "build" / "checkpoints" / "seed_5"
+    recipes.network("glyphs_student_4", seed=5)
+    made = [root / f"glyphs_{role}.safetensors" for role in ("noise_gaussian", "student_8", "student_4")]
+    assert [path.stat().st_mtime_ns for path in made] == sorted(path.stat().st_mtime_ns for path in made)
     x = students.prior(2).float()
-    assert (student(x, 0.5) - first(x, 0.5)).abs().max() < (
-        student(x, 0.5) - checkpoints.load(name)(x, 0.5)
-    ).abs().max()
+    student, teacher, other = (
+        students.denoiser(checkpoints.load(name, root=folder))
+        for name, folder in (("glyphs_student_4", root), ("glyphs_noise_gaussian", root), ("glyphs_student_8", None))
+    )
+    assert (student(x, 0.5) - teacher(x, 0.5)).abs().max() < (student(x, 0.5) - other(x, 0.5)).abs().max()
 
 
 def test_the_recipes_own_seed_is_the_network_of_the_course():

@@ -119,13 +119,15 @@ def train(
 def network(name: str, *, seed: int, progress: bool = False) -> nn.Module:
     """The network of another seed: the course's own for the recipe's seed, otherwise trained here unless it is there.
 
-    What it builds on is looked for among the networks of the same seed first.
+    A network that it builds on is one of the same seed, and comes first.
     """
     dataset, role = split(name)
     recipe = TRAININGS[role].recipe_for(dataset, seed=seed)
     if recipe == TRAININGS[role].recipe_for(dataset):
         return checkpoints.load(name)
     root = HOME / "build" / "checkpoints" / f"seed_{seed}"
+    if TRAININGS[role].builds_on is not None:
+        network(f"{dataset}_{TRAININGS[role].builds_on}", seed=seed, progress=progress)
     if name not in checkpoints.names(root) or checkpoints.manifest(name, root=root)["recipe"] != asdict(recipe):
         train(name, seed=seed, root=root, progress=progress)
     return checkpoints.load(name, root=root)

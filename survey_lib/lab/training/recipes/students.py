@@ -170,9 +170,16 @@ def _in_steps(steps: int) -> Callable[..., Tensor]:
 _STUDENT = replace(RECIPE, steps=800, rate=2e-3, matrix_rate=0.006)  # gentler, for it begins as its teacher
 
 
-def _student(loss: Callable, sample: Callable, data: Callable, **changes: float) -> Distillation:
+def _student(
+    loss: Callable, sample: Callable, teacher: str, data: Callable | None = None, **changes: float
+) -> Distillation:
     return Distillation(
-        data=data, model=_copied, loss=loss, recipe=replace(_STUDENT, **changes), score=partial(_drawn, sample, False)
+        data=data or partial(_taught, teacher),
+        model=_copied,
+        loss=loss,
+        recipe=replace(_STUDENT, **changes),
+        score=partial(_drawn, sample, False),
+        builds_on=teacher,
     )
 
 
@@ -193,15 +200,16 @@ TRAININGS: Mapping[str, Training] = {
         score=partial(_drawn, lambda model, x, labels: multistep(model, SCHEDULE, x, grid(20), cond=labels), True),
     ),
     **{
-        f"student_{steps}": _student(
-            partial(_progressive, steps), _in_steps(steps), partial(_taught, _teacher_of(steps))
-        )
+        f"student_{steps}": _student(partial(_progressive, steps), _in_steps(steps), _teacher_of(steps))
         for steps in CHAIN
     },
-    "pairs": _student(lambda teacher, recipe: pair_loss(SCHEDULE, START), _in_steps(1), _pairs, steps=1500),
-    "consistency": _student(_consistency, _in_steps(1), partial(_taught, "noise_gaussian"), steps=1500),
+    "pairs": _student(
+        lambda teacher, recipe: pair_loss(SCHEDULE, START), _in_steps(1), "noise_gaussian", _pairs, steps=1500
+    ),
+    "consistency": _student(_consistency, _in_steps(1), "noise_gaussian", steps=1500),
     "guided": Distillation(
         data=partial(_taught, "labelled", labels=True),
+        builds_on="labelled",
         model=_guided_net,
         loss=_guided,
         recipe=_STUDENT,
@@ -209,6 +217,7 @@ TRAININGS: Mapping[str, Training] = {
     ),
     "variances": Distillation(
         data=partial(_taught, "noise_gaussian"),
+        builds_on="noise_gaussian",
         model=_variance_net,
         loss=lambda teacher, recipe: variance_loss(teacher, SCHEDULE, grid(50)),
         recipe=replace(RECIPE, steps=1000),

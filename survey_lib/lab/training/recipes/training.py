@@ -35,6 +35,7 @@ class Training:
     score: Callable[[nn.Module, str, Path | None], dict[str, float]]  # of the trained model, data set and folder
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the recipe on some data sets
     images: int | None = None  # behind ``data``, where they are not all training images of the data set
+    builds_on: str | None = None  # the role of the network that ``data`` loads, where another seed may have its own
 
     def recipe_for(
         self, dataset: str, *, steps: int | None = None, seed: int | None = None, count: int | None = None
