@@ -35,6 +35,12 @@ def small_images(dataset: str, *, split: str = "train", count: int | None = None
     return ImageSet(images.name, small.round().to(torch.uint8), images.labels, images.classes)
 
 
+def enlarged_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
+    """The images of `small_images`, made as large and as colourful as a feature network takes them (`enlarged`)."""
+    small, channels = small_images(dataset, split=split, count=count), data.load(dataset, split=split, count=1).shape[0]
+    return replace(small, images=to_uint8(enlarged(small.float(), channels)))
+
+
 def level_images(dataset: str, *, split: str = "train", count: int | None = None) -> ImageSet:
     """The images of `levels`, made as large and as colourful as a feature network takes them (`for_features`)."""
     images = _sans_serif(dataset, split, count)

@@ -67,7 +67,8 @@ def test_what_is_left_of_an_image_falls_with_time(name):
 def test_a_student_begins_as_its_teacher_and_learns_what_two_steps_imply():
     row = recipes.TRAININGS["student_8"]
     examples = students.Taught(
-        students.denoiser(checkpoints.load("glyphs_noise_gaussian")), quantised.small_images("glyphs", count=64).float()
+        checkpoints.load("glyphs_noise_gaussian", schedule=students.SCHEDULE),
+        quantised.small_images("glyphs", count=64).float(),
     )
     student, x = row.untrained(examples, 0), students.prior(4).float()
     with torch.no_grad():
@@ -102,7 +103,7 @@ def test_what_a_network_of_another_seed_builds_on_is_of_this_seed_and_comes_firs
     assert [path.stat().st_mtime_ns for path in made] == sorted(path.stat().st_mtime_ns for path in made)
     x = students.prior(2).float()
     student, teacher, other = (
-        students.denoiser(checkpoints.load(name, root=folder))
+        checkpoints.load(name, schedule=students.SCHEDULE, root=folder)
         for name, folder in (("glyphs_student_4", root), ("glyphs_noise_gaussian", root), ("glyphs_student_8", None))
     )
     assert (student(x, 0.5) - teacher(x, 0.5)).abs().max() < (student(x, 0.5) - other(x, 0.5)).abs().max()
@@ -115,7 +116,7 @@ def test_the_recipes_own_seed_is_the_network_of_the_course():
 
 def test_one_evaluation_of_the_last_student_is_nearer_to_the_teachers_way_than_one_of_the_teacher():
     teacher, student = (
-        students.denoiser(checkpoints.load(f"glyphs_{role}")) for role in ("noise_gaussian", "student_1")
+        checkpoints.load(f"glyphs_{role}", schedule=students.SCHEDULE) for role in ("noise_gaussian", "student_1")
     )
     x = students.prior(64).float()
     with torch.no_grad():
@@ -125,7 +126,9 @@ def test_one_evaluation_of_the_last_student_is_nearer_to_the_teachers_way_than_o
 
 
 def test_the_student_of_pairs_draws_what_its_teacher_draws_from_noises_that_it_has_not_seen():
-    teacher, student = (students.denoiser(checkpoints.load(f"glyphs_{role}")) for role in ("noise_gaussian", "pairs"))
+    teacher, student = (
+        checkpoints.load(f"glyphs_{role}", schedule=students.SCHEDULE) for role in ("noise_gaussian", "pairs")
+    )
     x = students.prior(64).float()
     with torch.no_grad():
         far = students.multistep(teacher, students.SCHEDULE, x, grids.karras(20, students.SCHEDULE))
@@ -136,7 +139,9 @@ def test_the_student_of_pairs_draws_what_its_teacher_draws_from_noises_that_it_h
 
 def test_the_guided_student_stands_for_two_evaluations():
     images = quantised.small_images("glyphs", split="test", count=32)
-    teacher, student = (students.denoiser(checkpoints.load(f"glyphs_{role}")) for role in ("labelled", "guided"))
+    teacher, student = (
+        checkpoints.load(f"glyphs_{role}", schedule=students.SCHEDULE) for role in ("labelled", "guided")
+    )
     t, scale = torch.tensor(0.5, dtype=torch.float64), 3.0
     x_t = noise.WAYS["gaussian"].corruption.corrupt(images.float(), t, generator=generator(6))
     with torch.no_grad():

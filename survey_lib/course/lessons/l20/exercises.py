@@ -171,7 +171,7 @@ def _target(answer, p, clean: bool) -> Tensor:
 
 
 def _arrives(answer, p) -> Tensor:
-    """Where one step of DDIM with the target ends, from any x_t to any x_s."""
+    """The end of one step of DDIM with the target, for any x_t and any x_s."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = p.at
     x0 = answer(p.x0, p.eps, alpha_t, sigma_t, alpha_s, sigma_s)
     return alpha_s * x0 + sigma_s * (p.x0 - alpha_t * x0) / sigma_t

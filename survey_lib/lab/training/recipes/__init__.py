@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from survey_lib.core.schedules import Schedule
 from survey_lib.lab import data, own
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.evaluator import LEAST
@@ -116,21 +117,21 @@ def train(
     return path
 
 
-def network(name: str, *, seed: int, progress: bool = False) -> nn.Module:
+def network(name: str, *, seed: int, schedule: Schedule | None = None, progress: bool = False) -> nn.Module:
     """The network of another seed: the course's own for the recipe's seed, otherwise trained here unless it is there.
 
-    A network that it builds on is one of the same seed, and comes first.
+    A network that it builds on is one of the same seed, and comes first. ``schedule`` is that of `checkpoints.load`.
     """
     dataset, role = split(name)
     recipe = TRAININGS[role].recipe_for(dataset, seed=seed)
     if recipe == TRAININGS[role].recipe_for(dataset):
-        return checkpoints.load(name)
+        return checkpoints.load(name, schedule=schedule)
     root = HOME / "build" / "checkpoints" / f"seed_{seed}"
     if TRAININGS[role].builds_on is not None:
         network(f"{dataset}_{TRAININGS[role].builds_on}", seed=seed, progress=progress)
     if name not in checkpoints.names(root) or checkpoints.manifest(name, root=root)["recipe"] != asdict(recipe):
         train(name, seed=seed, root=root, progress=progress)
-    return checkpoints.load(name, root=root)
+    return checkpoints.load(name, schedule=schedule, root=root)
 
 
 def fit(

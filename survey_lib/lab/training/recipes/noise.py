@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from survey_lib.core.protocols import Corruption, Denoiser
 from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import Schedule, rectified, vp_cosine
 from survey_lib.lab.data import quantised
-from survey_lib.lab.data.images import ImageSet, to_uint8
 from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.training.recipes import training
 from survey_lib.lab.training.recipes.training import Training
@@ -31,6 +30,7 @@ from survey_lib.nets.unet import UNet
 from survey_lib.process import noise
 
 SIDE = quantised.SIZE
+WIDTHS = (24, 40)  # of the networks: 170,000 parameters
 NOISIEST = 80.0  # sigma / alpha at which sampling begins: beyond it Gamma noise has no digits left
 GRAIN = 0.02  # standard deviation of the noise that heat dissipation adds to its blur, 0.01 in units of white
 RECIPE = Recipe(
@@ -150,7 +150,7 @@ def _loss(way: Way, model: Preconditioned, recipe: Recipe) -> Loss:
 
 def judged(dataset: str, count: int) -> Evaluator:
     """Comparison of N small images, enlarged, with N test images, in the features of the data set's classifiers."""
-    return Evaluator.load(dataset, count, test=_test(dataset, count))
+    return Evaluator.load(dataset, count, test=quantised.enlarged_images(dataset, split="test", count=2 * count))
 
 
 def seen(images: Tensor, evaluator: Evaluator) -> Tensor:
@@ -158,35 +158,29 @@ def seen(images: Tensor, evaluator: Evaluator) -> Tensor:
     return quantised.enlarged(images.clamp(-1, 1), evaluator.shape[0])
 
 
-def _test(dataset: str, count: int) -> ImageSet:
-    images = quantised.small_images(dataset, split="test", count=2 * count)
-    channels = quantised.level_images(dataset, split="test", count=1).shape[0]
-    return replace(images, images=to_uint8(quantised.enlarged(images.float(), channels)))
-
-
 def _score(way: Way, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of samples at 50 evaluations; of a mask and of coarse pixels, the squared error at half of the way."""
-    generator = torch.Generator().manual_seed(0)
-    test, denoiser = _test(dataset, training.COUNT), Preconditioned(model.net, way.schedule, way.head, 0.5)
     if isinstance(way.corruption, Cold):
         x0 = quantised.small_images(dataset, split="test", count=training.COUNT).float()
         half = torch.tensor(0.5, dtype=torch.float64)
         with torch.no_grad():
-            restored = denoiser(way.corruption.corrupt(x0, half), half)
+            restored = model(way.corruption.corrupt(x0, half), half)
         return {"mean_square": float((restored - x0).square().mean())}
 
     def sample(evaluator: Evaluator) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
         some = quantised.small_images(dataset, count=evaluator.count).float()
         x = start(way, evaluator.count, some, generator=generator)
-        return seen(draw(way, denoiser, x, 50, generator=generator), evaluator)
+        return seen(draw(way, model, x, 50, generator=generator), evaluator)
 
+    test = quantised.enlarged_images(dataset, split="test", count=2 * training.COUNT)
     return training.score(sample, dataset, root, test=test)
 
 
 def _row(way: Way) -> Training:
     return Training(
         data=lambda dataset, root: quantised.small_images(dataset),
-        model=lambda images: Preconditioned(UNet(1, widths=(24, 40)), way.schedule, way.head, 0.5),
+        model=lambda images: Preconditioned(UNet(1, widths=WIDTHS), way.schedule, way.head, 0.5),
         loss=partial(_loss, way),
         recipe=RECIPE,
         score=partial(_score, way),

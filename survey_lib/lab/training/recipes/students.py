@@ -26,7 +26,7 @@ from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_cosine
 from survey_lib.design.guidance import ClassifierFree
 from survey_lib.lab.data import quantised
-from survey_lib.lab.data.images import to_uint8
+from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.evaluator import Evaluator
 from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.training.recipes import noise, training
@@ -88,23 +88,18 @@ def prior(count: int, seed: int = 0) -> Tensor:
     return Gaussian(SCHEDULE).prior(shape, START, generator=generator)
 
 
-def denoiser(model: Preconditioned) -> Preconditioned:
-    """A shipped network under the schedule of this lesson."""
-    return Preconditioned(model.net, SCHEDULE, model.kind, model.sigma_data).eval()
-
-
 # ---------------------------------------------------------------------- examples and networks
 
 
 def _taught(role: str, dataset: str, root: Path | None, *, labels: bool = False) -> Taught:
     images = quantised.small_images(dataset)
-    teacher = denoiser(training.load(f"{dataset}_{role}", root))
+    teacher = training.load(f"{dataset}_{role}", root, schedule=SCHEDULE)
     return Taught(teacher, images.float(), *([images.labels] if labels else []))
 
 
 def _pairs(dataset: str, root: Path | None) -> Taught:
     """Images that the teacher draws, and the noises from which it draws them, scaled to unit variance."""
-    teacher = denoiser(training.load(f"{dataset}_noise_gaussian", root))
+    teacher = training.load(f"{dataset}_noise_gaussian", root, schedule=SCHEDULE)
     eps = prior(PAIRS, seed=_PAIRS_SEED) / SCHEDULE.scales(START)[1]
     times = grids.karras(_STEPS, SCHEDULE)
     with torch.no_grad(), precision():
@@ -124,8 +119,8 @@ def _guided_net(examples: Taught) -> Preconditioned:
     return Preconditioned(net, SCHEDULE, teacher.kind, teacher.sigma_data)
 
 
-def _labelled(dataset_images: quantised.ImageSet) -> Preconditioned:
-    return Preconditioned(UNet(1, widths=(24, 40), classes=len(dataset_images.classes)), SCHEDULE, "edm", 0.5)
+def _labelled(images: ImageSet) -> Preconditioned:
+    return Preconditioned(UNet(1, widths=noise.WIDTHS, classes=len(images.classes)), SCHEDULE, "edm", 0.5)
 
 
 def _variance_net(examples: Taught) -> Preconditioned:
@@ -151,16 +146,14 @@ def _guided(teacher: Preconditioned, recipe: Recipe) -> Loss:
 
 def _drawn(sample: Callable[..., Tensor], labelled: bool, model: Preconditioned, dataset: str, root: Path | None):
     """Quality of samples from noise, drawn by ``sample(model, x, labels)``."""
-    test = quantised.small_images(dataset, split="test", count=2 * training.COUNT)
-    channels = quantised.level_images(dataset, split="test", count=1).shape[0]
-    shown = replace(test, images=to_uint8(quantised.enlarged(test.float(), channels)))
+    test = quantised.enlarged_images(dataset, split="test", count=2 * training.COUNT)
 
     def images(evaluator: Evaluator) -> Tensor:
         x = prior(evaluator.count)
-        return noise.seen(sample(denoiser(model), x, test.labels[: len(x)]), evaluator)
+        return noise.seen(sample(model, x, test.labels[: len(x)]), evaluator)
 
     with torch.no_grad():
-        return training.score(images, dataset, root, test=shown, labelled=labelled)
+        return training.score(images, dataset, root, test=test, labelled=labelled)
 
 
 def _in_steps(steps: int) -> Callable[..., Tensor]:

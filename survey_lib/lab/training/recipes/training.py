@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from survey_lib.core.schedules import Schedule
 from survey_lib.lab import data
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.evaluator import Evaluator
@@ -60,9 +61,9 @@ class Training:
         return None if self.loss is None else self.loss(model, recipe)
 
 
-def load(name: str, root: Path | None) -> nn.Module:
+def load(name: str, root: Path | None, *, schedule: Schedule | None = None) -> nn.Module:
     """The checkpoint ``name`` in ``root``, or the one that comes with the course if ``root`` has none."""
-    return checkpoints.load(name, root=root if name in checkpoints.names(root) else None)
+    return checkpoints.load(name, schedule=schedule, root=root if name in checkpoints.names(root) else None)
 
 
 def score(
