@@ -58,7 +58,7 @@ def heat_blur(side: int, widths: Callable[[Tensor], Tensor]) -> Callable[[Tensor
     square = k[:, None] ** 2 + k**2
 
     def factor(t: Tensor) -> Tensor:
-        return torch.exp(-(widths(t)[..., None, None, None] ** 2) / 2 * square)
+        return torch.exp(-(widths(t)[..., None, None, None] ** 2) / 2 * square.to(t.device))
 
     return factor
 

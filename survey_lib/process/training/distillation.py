@@ -71,7 +71,7 @@ def progressive_loss(student: TwoSteps, weight: Weight = truncated_snr_weight) -
         at = torch.randint(len(starts), (len(x0),), generator=generator, device=generator.device)
         t = starts[at.cpu()]
         x_t = corruption.corrupt(x0, t, generator=generator)
-        target, lam = student(x_t, t, cond), student.schedule.lam(t)
+        target, lam = student(x_t, t, cond), student.schedule.lam(t).to(x0.device)
         return weight(lam).to(x0) * _error(model(x_t, t, cond), target), lam
 
     return loss
@@ -138,7 +138,7 @@ def consistency_loss(schedule: Schedule, times: Tensor, *, teacher: Denoiser | N
             target = model(x_s, s, cond)
         c2 = 0.00054**2 * x0[0].numel()
         distance = ((model(x_t, t, cond) - target).square().flatten(1).sum(1) + c2).sqrt() - c2**0.5
-        return distance / (noise[at] - noise[at + 1]).to(distance), schedule.lam(t)
+        return distance / (noise[at] - noise[at + 1]).to(distance), schedule.lam(t).to(x0.device)
 
     return loss
 

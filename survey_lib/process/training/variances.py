@@ -42,9 +42,8 @@ def variance_loss(denoiser: Denoiser, schedule: Schedule, times: Tensor) -> Loss
         with torch.no_grad():
             prediction = denoiser(x_t, t, cond)
         variance = interpolated_variance(model(x_t, t, cond).double().sigmoid(), schedule, t, s)
-        return step_kl(replace(corruption, variance=variance), x_t, x0, prediction, t, s) / x0[0].numel(), schedule.lam(
-            t
-        )
+        divergence = step_kl(replace(corruption, variance=variance), x_t, x0, prediction, t, s)
+        return divergence / x0[0].numel(), schedule.lam(t).to(x0.device)
 
     return loss
 

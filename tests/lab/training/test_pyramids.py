@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from survey_lib.lab.data.scenes import layout, scenes
 from survey_lib.lab.evaluation.scenes import draw, layout_accuracy
 from survey_lib.lab.training import checkpoints, recipes
 from survey_lib.lab.training.recipes import pyramids
+from survey_lib.lab.training.recipes.scenes import tokens
 from survey_lib.nets.autoencoder import Pixels
 from survey_lib.nets.pyramid import PyramidAutoencoder
 from tests.support import draw as noise_of
@@ -64,7 +66,7 @@ def test_a_denoiser_of_two_scales_trains_and_draws(shipped, name):
         "shared": row,
         "separate": replace(row, model=pyramids.separate_nets),
         "noisy plans": replace(row, recipe=replace(row.recipe, augmentation=0.2)),
-        "no plans": replace(row, loss=ROWS["sizes"].loss),
+        "no plans": replace(row, loss=partial(pyramids.denoising, plans=False)),
     }[name]
     some = scenes(8)
     learning = recipes.trainer(
@@ -96,8 +98,34 @@ def test_the_fine_scale_is_told_the_true_plan_and_the_coarse_one_nothing(shipped
     assert torch.equal(conds[1][1], unpack(x0)[0])
 
 
-def test_sizes_are_a_scene_and_its_means():
-    some = scenes(3, size=32)
-    coarse, fine = unpack(pyramids.sizes(some).tensors[0])
-    assert torch.allclose(fine, some.float())
-    assert torch.allclose(coarse, PooledPyramid(Pixels(), 1.0).encode(some.float())[0])
+def test_a_cascade_of_images_learns_a_scene_and_its_means():
+    some, seen = scenes(3, size=32), []
+
+    class Listens(torch.nn.Module):
+        def forward(self, x, t, cond):
+            seen.append((x, cond))
+            return x
+
+    net = pyramids.frido_net(None, **pyramids.SIZES)
+    pyramids.in_pixels(net, ROWS["sizes"].recipe)(Listens(), some.float(), layout(some), generator())
+    assert [x.shape[-1] for x, _ in seen] == [16, 32]
+    assert torch.allclose(seen[1][1][1], PooledPyramid(Pixels(), 1.0).encode(some.float())[0])
+
+
+def test_a_caption_reaches_both_scales_as_it_is_or_not_at_all():
+    told = []
+
+    class Listens(torch.nn.Module):
+        def forward(self, x, t, cond):
+            told.append(cond[2])
+            return x
+
+    row, some = ROWS["frido_captions"], scenes(40)
+    net, words = row.untrained(None, 0), tokens(some)
+    row.loss(net, replace(row.recipe, label_dropout=0.5))(Listens(), noise_of(40, 20, 8, 8), words, generator())
+    assert len(told) == 2
+    for cond in told:
+        kept = cond.any(1)
+        assert torch.equal(cond[kept], words[kept]) and 0 < kept.sum() < 40
+    x, t = noise_of(2, 4, 16, 16), torch.tensor([0.3, 0.7])
+    assert net(x, t, (1, noise_of(2, 4, 8, 8), words[:2])).shape == x.shape

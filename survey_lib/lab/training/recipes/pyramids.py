@@ -1,12 +1,12 @@
 """Autoencoder and denoisers of two scales: Frido (Fan et al. 2022) on scenes.
 
-``pyramid`` is the autoencoder, and ``frido`` a denoiser of its latents that sees boxes. ``sizes`` is a denoiser of
-scenes at 16 and 32 pixels that sees boxes, and no plan.
+``pyramid`` is the autoencoder. ``frido`` and ``frido_captions`` are denoisers of its latents, conditioned on boxes and
+on text. ``sizes`` is a denoiser of scenes at 16 and 32 pixels that sees boxes, and no plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from survey_lib.core.heads import Preconditioned
-from survey_lib.design.latent.layout import CHANNELS, paint
+from survey_lib.design.latent.layout import CHANNELS
 from survey_lib.design.pyramid.cascade import OneScale, PooledPyramid, pack, unpack
 from survey_lib.design.pyramid.frido import Frido
 from survey_lib.lab import data
@@ -26,16 +26,21 @@ from survey_lib.lab.data.scenes import layout
 from survey_lib.lab.evaluation import scenes as judges
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes.scenes import (
+    CAPTIONED,
     DENOISER,
     MANY,
     PIXELS,
+    WORDS,
     conditional_loss,
     drawn_score,
     in_batches,
     in_latents,
     latent_denoiser,
+    painted,
     perceptual_distance,
     psnr,
+    tokens,
+    unchanged,
 )
 from survey_lib.lab.training.recipes.training import Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
@@ -116,14 +121,20 @@ def latents(autoencoder: PyramidAutoencoder | PooledPyramid, images: ImageSet) -
     return in_batches(packed, images).contiguous()
 
 
-def denoising(net: Preconditioned, recipe: FridoRecipe, *, plans: bool = True) -> Loss:
-    """EDM's loss at both scales, a mean. With ``plans`` the fine scale is told the true coarse one, or nearly so."""
+def denoising(
+    net: Preconditioned,
+    recipe: FridoRecipe,
+    *,
+    plans: bool = True,  # whether the fine scale is told the true coarse one, or nearly so
+    prepare: Callable[[Tensor, Tensor], Tensor] = painted,  # of the conditions, as for `conditional_loss`
+    scales: Callable[[Tensor], Sequence[Tensor]] = unpack,  # coarse and fine, of an example
+) -> Loss:
+    """EDM's loss at both scales, a mean."""
     at_scale = conditional_loss(lambda told, z: told, net, recipe)
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-        coarse, fine = unpack(x0)
-        told = paint(cond, fine.shape[-1])
-        plan = coarse
+        coarse, fine = scales(x0)
+        told, plan = prepare(cond, fine), coarse
         if recipe.augmentation:
             plan = coarse + recipe.augmentation * torch.randn(coarse.shape, generator=generator, device=x0.device)
         pairs = ((OneScale(model, 0), coarse), (OneScale(model, 1, plan if plans else None), fine))
@@ -145,18 +156,36 @@ def separate_nets(examples: TensorDataset, **unet: Any) -> Preconditioned:
     return latent_denoiser(SeparateUNets(**_UNET | unet))
 
 
-def _denoiser_score(model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
+def caption_net(examples: TensorDataset) -> Preconditioned:
+    """An untrained denoiser of both scales that sees captions."""
+    return latent_denoiser(PyramidUNet(text=WORDS, **CAPTIONED))
+
+
+def _denoiser_score(asked: str, model: Preconditioned, dataset: str, root: Path | None) -> dict[str, float]:
     """Quality of 1000 samples at 16 guided steps a scale."""
-    return drawn_score(Frido(load(f"{dataset}_pyramid", root), model), (5 * model.net.channels, 8, 8))
+    return drawn_score(Frido(load(f"{dataset}_pyramid", root), model), (5 * model.net.channels, 8, 8), asked)
+
+
+def _frido(asked: str, told: Callable, net: Callable, loss: Callable, steps: int, batch: int) -> Training:
+    return Training(
+        data=partial(in_latents, told, role="pyramid", count=MANY, encode=latents),
+        model=net,
+        loss=loss,
+        recipe=replace(_RECIPE, steps=steps, batch=batch),  # large enough to keep a GPU busy
+        score=partial(_denoiser_score, asked),
+        images=MANY,
+    )
 
 
 SMALL = 32  # pixels of the scenes of ``sizes``
 SIZES = {"dims": 3, "patch": 2}  # its network, and those that it is compared with
+TWO_SIZES = PooledPyramid(Pixels(), 1.0)  # images at half of their side, and as they are
+in_pixels = partial(denoising, scales=TWO_SIZES.encode)  # the loss of a cascade of images
 
 
 def sizes(images: ImageSet) -> TensorDataset:
-    """Scenes in two sizes, half of the side and all of it, as `pack` orders them, and their layouts."""
-    return TensorDataset(latents(PooledPyramid(Pixels(), 1.0), images), layout(images))
+    """Scenes and their layouts."""
+    return TensorDataset(images.images, layout(images))
 
 
 TRAININGS: Mapping[str, Training] = {
@@ -167,18 +196,12 @@ TRAININGS: Mapping[str, Training] = {
         recipe=PyramidRecipe(steps=6000, batch=8, rate=2e-3, optimizer="muon", matrix_rate=0.03, average=0.99),
         score=_autoencoder_score,
     ),
-    "frido": Training(
-        data=partial(in_latents, layout, role="pyramid", count=MANY, encode=latents),
-        model=frido_net,
-        loss=denoising,
-        recipe=replace(_RECIPE, batch=128, steps=14_500),  # large enough to keep a GPU busy
-        score=_denoiser_score,
-        images=MANY,
-    ),
+    "frido": _frido("layout", layout, frido_net, denoising, 14_500, 128),
+    "frido_captions": _frido("caption", tokens, caption_net, partial(denoising, prepare=unchanged), 22_750, 256),
     "sizes": Training(
         data=lambda dataset, root: sizes(data.load(dataset, size=SMALL)),
         model=partial(frido_net, **SIZES),
-        loss=partial(denoising, plans=False),
+        loss=partial(in_pixels, plans=False),
         recipe=replace(_RECIPE, steps=5000, **PIXELS),
         score=lambda model, dataset, root: {},  # the lesson measures what it draws
     ),

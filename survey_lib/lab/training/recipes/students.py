@@ -68,8 +68,14 @@ class Distillation(Training):
     """A row whose loss is made of the teacher: ``loss(teacher, recipe)``."""
 
     def loss_for(self, model: nn.Module, recipe: Recipe, examples: Data) -> Loss | None:
-        """The loss against the examples' teacher."""
-        return self.loss(examples.teacher, recipe)
+        """The loss against the examples' teacher, which follows them to their device."""
+        against = self.loss(examples.teacher, recipe)
+
+        def loss(student: nn.Module, x0: Tensor, cond: Tensor | None, generator: torch.Generator):
+            examples.teacher.to(x0.device)
+            return against(student, x0, cond, generator)
+
+        return loss
 
 
 def grid(steps: int) -> Tensor:
