@@ -114,7 +114,6 @@ B = Exercise(
     id="30.B",
     title="start half-way: an edit",
     minutes=12,
-    importance="the lesson builds on it",
     hints=(
         "A sampler starts at times[0] from noise. An edit starts later on the grid, from the image with noise on it.",
         "strength 1 runs all steps, strength 0 none: of the len(times) - 1 steps, the last strength * that many run.",
@@ -199,7 +198,7 @@ C = Exercise(
     title="a setting for a budget, defended",
     minutes=20,
     hints=(
-        "Which of the settings are good enough for sure? The measured fraction may be lucky; its lower end is not.",
+        "Which of the settings can you vouch for? The measured fraction may be lucky; its lower end seldom is.",
         "Among these the cheapest wins: cost is evaluations, not steps, for guidance evaluates twice.",
         "Two may cost the same. Then, and only then, the Fréchet distance decides.",
     ),
