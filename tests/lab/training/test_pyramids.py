@@ -14,9 +14,10 @@ from survey_lib.core.schedules import vp_linear
 from survey_lib.design.pyramid import Frido, PooledPyramid, unpack
 from survey_lib.lab.data.scenes import layout, scenes
 from survey_lib.lab.evaluation.scenes import draw, layout_accuracy
-from survey_lib.lab.training import checkpoints, recipes
+from survey_lib.lab.training import checkpoints, recipes, state
 from survey_lib.lab.training.recipes import pyramids
 from survey_lib.lab.training.recipes.scenes import tokens
+from survey_lib.lab.training.recipes.training import Beside
 from survey_lib.nets.autoencoder import Pixels
 from survey_lib.nets.pyramid import PyramidAutoencoder
 from tests.support import draw as noise_of
@@ -129,3 +130,18 @@ def test_a_caption_reaches_both_scales_as_it_is_or_not_at_all():
         assert torch.equal(cond[kept], words[kept]) and 0 < kept.sum() < 40
     x, t = noise_of(2, 4, 16, 16), torch.tensor([0.3, 0.7])
     assert net(x, t, (1, noise_of(2, 4, 8, 8), words[:2])).shape == x.shape
+
+
+def test_a_training_is_resumed_by_the_loss_beside_a_frozen_network():
+    row, some = ROWS["pyramid"], scenes(2)
+    net = row.untrained(some, 0)
+    loss = row.loss(net, row.recipe)
+    found, bare = (state.describe(net, some.images, None, one) for one in (loss, loss.func))
+    assert found == bare and found["loss"][0].startswith("autoencoding")
+
+
+def test_a_frozen_network_follows_the_examples_to_their_device():
+    frozen = torch.nn.Linear(1, 1)
+    loss = Beside(frozen, lambda model, x0, cond, generator: (frozen(x0)[:, 0], None))
+    assert loss(None, torch.zeros(3, 1, device="meta"), None, generator())[0].is_meta
+    assert frozen.weight.is_meta

@@ -42,7 +42,7 @@ from survey_lib.lab.training.recipes.scenes import (
     tokens,
     unchanged,
 )
-from survey_lib.lab.training.recipes.training import Training, load
+from survey_lib.lab.training.recipes.training import Beside, Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
 from survey_lib.nets.autoencoder import Pixels
 from survey_lib.nets.pyramid import PyramidAutoencoder, PyramidUNet, SeparateUNets
@@ -76,7 +76,7 @@ def autoencoding(net: PyramidAutoencoder, recipe: PyramidRecipe) -> Loss:
         seen = perceptual_distance(judge, decoded, x0)
         return error + recipe.commitment * commitment + recipe.perceptual * seen, None
 
-    return loss
+    return Beside(judge, loss)
 
 
 def reconstructions(model: PyramidAutoencoder, images: Tensor, *, fine: bool = True) -> Tensor:
@@ -130,7 +130,7 @@ def denoising(
     scales: Callable[[Tensor], Sequence[Tensor]] = unpack,  # coarse and fine, of an example
 ) -> Loss:
     """EDM's loss at both scales, a mean."""
-    at_scale = conditional_loss(lambda told, z: told, net, recipe)
+    at_scale = conditional_loss(unchanged, net, recipe)
 
     def loss(model: nn.Module, x0: Tensor, cond: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
         coarse, fine = scales(x0)

@@ -33,7 +33,7 @@ from survey_lib.lab.evaluation import scenes as judges
 from survey_lib.lab.evaluation.speed import precision
 from survey_lib.lab.training import checkpoints
 from survey_lib.lab.training.recipes.images import ClassifierRecipe
-from survey_lib.lab.training.recipes.training import Training, load
+from survey_lib.lab.training.recipes.training import Beside, Training, load
 from survey_lib.lab.training.trainer import Loss, Recipe
 from survey_lib.nets.autoencoder import KLAutoencoder, gaussian_kl
 from survey_lib.nets.captioned import CaptionedUNet
@@ -135,7 +135,7 @@ def _autoencoding(net: KLAutoencoder, recipe: AutoencoderRecipe) -> Loss:
             total = total + recipe.perceptual * perceptual_distance(judge, decoded, x0)
         return total, None
 
-    return loss
+    return loss if judge is None else Beside(judge, loss)
 
 
 def perceptual_distance(judge: Classifier, one: Tensor, other: Tensor, stages: int = 2) -> Tensor:
@@ -222,7 +222,7 @@ def painted(cond: Tensor, x0: Tensor) -> Tensor:
 
 
 def unchanged(cond: Tensor, x0: Tensor) -> Tensor:
-    """Captions (B, LENGTH), as the network takes them."""
+    """Conditions as the network takes them."""
     return cond
 
 

@@ -68,14 +68,8 @@ class Distillation(Training):
     """A row whose loss is made of the teacher: ``loss(teacher, recipe)``."""
 
     def loss_for(self, model: nn.Module, recipe: Recipe, examples: Data) -> Loss | None:
-        """The loss against the examples' teacher, which follows them to their device."""
-        against = self.loss(examples.teacher, recipe)
-
-        def loss(student: nn.Module, x0: Tensor, cond: Tensor | None, generator: torch.Generator):
-            examples.teacher.to(x0.device)
-            return against(student, x0, cond, generator)
-
-        return loss
+        """The loss against the examples' teacher."""
+        return training.Beside(examples.teacher, self.loss(examples.teacher, recipe))
 
 
 def grid(steps: int) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -59,6 +60,23 @@ class Training:
     def loss_for(self, model: nn.Module, recipe: Recipe, examples: Data) -> Loss | None:
         """The loss of a training of ``model`` on these examples; None stands for EDM's."""
         return None if self.loss is None else self.loss(model, recipe)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A `Loss` that asks a frozen network as well, which follows the examples to their device.
+
+    func: the loss, under the name by which a training that is resumed finds it (`state.describe`).
+    """
+
+    frozen: nn.Module
+    func: Loss
+
+    def __call__(
+        self, model: nn.Module, x0: Tensor, cond: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        self.frozen.to(x0.device)
+        return self.func(model, x0, cond, generator)
 
 
 def load(name: str, root: Path | None, *, schedule: Schedule | None = None) -> nn.Module:
