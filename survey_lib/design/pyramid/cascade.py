@@ -19,6 +19,7 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
+from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import Schedule
 from survey_lib.design.guidance.classifier_free import guided
 from survey_lib.design.pyramid.stages import Stage, enlarge, lifted, renoised, sample_pyramid
@@ -97,6 +98,8 @@ class Cascade:
     denoiser: of both scales, with a `PyramidUNet`.
     null, scale: of classifier-free guidance at both scales, as in `LatentDiffusion`.
     steps: of the coarse and of the fine scale; a coarse evaluation costs about a quarter of a fine one.
+    eta: of `Gaussian`, 0 (DDIM) to 1 (DDPM), at the coarse and at the fine scale; None is DPM-Solver++(2M).
+    generator: of the new noise.
     """
 
     autoencoder: Pyramid
@@ -104,20 +107,26 @@ class Cascade:
     null: float = 0
     scale: float = 2.0
     steps: tuple[int, int] = (16, 16)
+    eta: tuple[float | None, float | None] = (None, None)
+    generator: torch.Generator | None = None
 
     def stages(self, noise: Tensor) -> list[Stage]:
         """Both scales as stages that begin with ``noise`` (B, 5 dims, h, w), as `pack` orders it."""
         return [self._stage(scale, part) for scale, part in enumerate(unpack(noise))]
 
     def _stage(self, scale: int, noise: Tensor) -> Stage:
-        denoiser = self.denoiser
-        times = grids.karras(self.steps[scale], denoiser.schedule)
-        sigma = denoiser.schedule.scales(times[0])[1].to(noise)
+        denoiser, schedule, eta = self.denoiser, self.denoiser.schedule, self.eta[scale]
+        times = grids.karras(self.steps[scale], schedule)
+        sigma = schedule.scales(times[0])[1].to(noise)
 
         def sample(x: Tensor, told: tuple[Tensor | None, Any], generator: torch.Generator | None) -> Tensor:
             coarse, cond = told
             one = guided(OneScale(denoiser, scale, coarse), self.null, self.scale)
-            return self.autoencoder.snap(multistep(one, denoiser.schedule, x, times, cond=cond), scale)
+            if eta is None:
+                z = multistep(one, schedule, x, times, cond=cond)
+            else:
+                z = ancestral(one, Gaussian(schedule, eta), x, times, cond=cond, generator=generator)
+            return self.autoencoder.snap(z, scale)
 
         return Stage(
             sample,
@@ -127,7 +136,7 @@ class Cascade:
 
     def latents(self, noise: Tensor, cond: Any = None) -> list[Tensor]:
         """Coarse and fine scale, (B, dims, h, w) and (B, dims, 2 h, 2 w)."""
-        return sample_pyramid(self.stages(noise), cond)
+        return sample_pyramid(self.stages(noise), cond, generator=self.generator)
 
     def sample(self, noise: Tensor, cond: Any = None) -> Tensor:
         """Images (B, C, H, W) from standard normal noise (B, 5 dims, h, w) and a condition (B, ...)."""
@@ -136,7 +145,7 @@ class Cascade:
     def finish(self, coarse: Tensor, noise: Tensor, cond: Any = None) -> Tensor:
         """Images for a given coarse scale: the fine scale alone is drawn, from normal noise (B, dims, 2 h, 2 w)."""
         stage = self._stage(1, noise)
-        fine = stage.sample(stage.begin(coarse, None), (coarse, cond), None)
+        fine = stage.sample(stage.begin(coarse, None), (coarse, cond), self.generator)
         return self.autoencoder.decode(coarse, fine)
 
 

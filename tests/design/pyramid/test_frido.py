@@ -9,9 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from survey_lib.core import grids
+from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
+from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import vp_linear
+from survey_lib.design.guidance import ClassifierFree
 from survey_lib.design.latent import LatentDiffusion
 from survey_lib.design.pyramid import Frido, OneScale, PooledPyramid, pack, unpack
 from survey_lib.nets.autoencoder import KLAutoencoder
@@ -67,6 +70,27 @@ def test_finishing_a_drawn_plan_is_sampling(frido):
     noise, boxes = draw(2, 10, 4, 4), draw(2, 3, 8, 8, seed=1)
     plan = frido.latents(noise, boxes)[0]
     assert torch.allclose(frido.finish(plan, unpack(noise)[1], boxes), frido.sample(noise, boxes), atol=1e-4)
+
+
+@torch.no_grad()
+def test_new_noise_enters_the_scales_that_ask_for_it(frido):
+    """With eta a stage is DDPM's or DDIM's walk; the other scale stays as it was."""
+    noise, boxes = draw(2, 10, 4, 4), draw(2, 3, 8, 8, seed=1)
+    still = frido.latents(noise, boxes)
+
+    def noisy(eta, seed=0):
+        return replace(frido, eta=eta, generator=torch.Generator().manual_seed(seed)).latents(noise, boxes)
+
+    fine_only = noisy((None, 1.0))
+    assert torch.equal(fine_only[0], still[0]) and not torch.equal(fine_only[1], still[1])
+    assert not torch.equal(noisy((1.0, None))[0], still[0])
+    assert all(torch.equal(a, b) for a, b in zip(noisy((1.0, 0.5)), noisy((1.0, 0.5)), strict=True))
+
+    times = grids.karras(frido.steps[1], SCHEDULE)
+    one = ClassifierFree(OneScale(frido.denoiser, 1, still[0]), 0, 2.0)
+    start = SCHEDULE.scales(times[0])[1].float() * unpack(noise)[1]
+    z = ancestral(one, Gaussian(SCHEDULE), start, times, cond=boxes, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fine_only[1], frido.autoencoder.snap(z, 1))
 
 
 def test_plans_are_repeated_as_guidance_doubles_a_batch():
