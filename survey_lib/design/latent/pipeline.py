@@ -15,6 +15,7 @@ from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import BridgeOverride, Corruption, Denoiser
 from survey_lib.core.samplers import ancestral
+from survey_lib.core.schedules import Schedule
 from survey_lib.design.guidance.classifier_free import guided
 from survey_lib.nets.autoencoder import KLAutoencoder
 
@@ -25,6 +26,7 @@ class LatentDiffusion:
 
     null: the denoiser's input for "no condition", a number that broadcasts to ``cond``; see `ClassifierFree`.
     scale: of classifier-free guidance; at 1 the denoiser is evaluated once a step, else twice.
+    eta, generator: of the steps, see `walk`.
     """
 
     autoencoder: KLAutoencoder
@@ -32,6 +34,8 @@ class LatentDiffusion:
     null: float = 0
     scale: float = 2.0
     steps: int = 20
+    eta: float | None = None
+    generator: torch.Generator | None = None
 
     @property
     def guided(self) -> Denoiser:
@@ -46,14 +50,13 @@ class LatentDiffusion:
     def sample(self, noise: Tensor, cond: Any = None) -> Tensor:
         """Images (B, C, H, W) from standard normal noise (B, dims, h, w) and a condition (B, ...)."""
         sigma = self.denoiser.schedule.scales(self.times[0])[1]
-        z = multistep(self.guided, self.denoiser.schedule, sigma.to(noise) * noise, self.times, cond=cond)
-        return self.autoencoder.decode(z)
+        return self._drawn(sigma.to(noise) * noise, self.times, cond)
 
     def edit(self, images: Tensor, cond: Any, strength: float, *, generator: torch.Generator) -> Tensor:
         """SDEdit (Meng et al. 2022): add the noise of the grid's part ``strength``, and sample from there."""
         times = self.times[-1 - max(1, round(strength * self.steps)) :]
         z = Gaussian(self.denoiser.schedule).corrupt(self.autoencoder.encode(images), times[0], generator=generator)
-        return self.autoencoder.decode(multistep(self.guided, self.denoiser.schedule, z, times, cond=cond))
+        return self._drawn(z, times, cond)
 
     def inpaint(self, images: Tensor, mask: Tensor, cond: Any, *, generator: torch.Generator) -> Tensor:
         """Draw the part of the images where ``mask`` (B, 1, H, W) is 1 again, and keep the latents of the rest."""
@@ -64,6 +67,29 @@ class LatentDiffusion:
         return self.autoencoder.decode(
             ancestral(self.guided, corruption, x, self.times, cond=cond, generator=generator)
         )
+
+    def _drawn(self, z: Tensor, times: Tensor, cond: Any) -> Tensor:
+        how = {"cond": cond, "eta": self.eta, "generator": self.generator}
+        return self.autoencoder.decode(walk(self.guided, self.denoiser.schedule, z, times, **how))
+
+
+def walk(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    *,
+    cond: Any = None,
+    eta: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Clean data from a state at ``times[0]``, by DPM-Solver++(2M) or the bridges of `Gaussian`.
+
+    eta: fraction of new noise in a step, 0 (DDIM) to 1 (DDPM), from ``generator``; None is 2M, which adds none.
+    """
+    if eta is None:
+        return multistep(denoiser, schedule, x, times, cond=cond)
+    return ancestral(denoiser, Gaussian(schedule, eta), x, times, cond=cond, generator=generator)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
 from survey_lib.core.integrators import multistep
 from survey_lib.core.protocols import Denoiser
-from survey_lib.core.samplers import ancestral
 from survey_lib.core.schedules import Schedule
 from survey_lib.design.guidance.classifier_free import guided
+from survey_lib.design.latent.pipeline import walk
 from survey_lib.design.pyramid.stages import Stage, enlarge, lifted, renoised, sample_pyramid
 
 
@@ -98,8 +98,7 @@ class Cascade:
     denoiser: of both scales, with a `PyramidUNet`.
     null, scale: of classifier-free guidance at both scales, as in `LatentDiffusion`.
     steps: of the coarse and of the fine scale; a coarse evaluation costs about a quarter of a fine one.
-    eta: of `Gaussian`, 0 (DDIM) to 1 (DDPM), at the coarse and at the fine scale; None is DPM-Solver++(2M).
-    generator: of the new noise.
+    eta, generator: of the steps at the coarse and at the fine scale, see `walk`.
     """
 
     autoencoder: Pyramid
@@ -122,10 +121,7 @@ class Cascade:
         def sample(x: Tensor, told: tuple[Tensor | None, Any], generator: torch.Generator | None) -> Tensor:
             coarse, cond = told
             one = guided(OneScale(denoiser, scale, coarse), self.null, self.scale)
-            if eta is None:
-                z = multistep(one, schedule, x, times, cond=cond)
-            else:
-                z = ancestral(one, Gaussian(schedule, eta), x, times, cond=cond, generator=generator)
+            z = walk(one, schedule, x, times, cond=cond, eta=eta, generator=generator)
             return self.autoencoder.snap(z, scale)
 
         return Stage(

@@ -45,6 +45,20 @@ def test_samples_decode_what_the_denoiser_knows():
     assert torch.allclose(images.std((1, 2, 3)), torch.full((2,), 0.05), atol=0.005)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_every_walk_draws_the_same_law_and_new_noise_comes_from_the_generator(eta):
+    cond = torch.tensor([1.0, -2.0])
+
+    def images(seed):
+        made = pipeline(scale=1.0, steps=200, eta=eta, generator=torch.Generator().manual_seed(seed))
+        return made.sample(draw(2, 16, 16, 16), cond)
+
+    first, again, other = images(0), images(0), images(1)
+    assert torch.equal(first, again) and torch.equal(first, other) == (eta == 0)
+    assert torch.allclose(first.mean((1, 2, 3)), cond / 2, atol=0.02)
+    assert torch.allclose(first.std((1, 2, 3)), torch.full((2,), 0.05), atol=0.005)
+
+
 def test_guidance_extrapolates_from_no_condition():
     """With the same spread, guidance moves the mean of a normal distribution by the scale, exactly."""
     noise, cond = draw(1, 4, 8, 8), torch.ones(1)
