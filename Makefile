@@ -16,7 +16,7 @@ SMOKE := --nbval-lax --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 .PHONY: help course test lint unit smoke sweep lab bench outputs train results site clean
 
 help:  ## show this list
-	@echo "make course    the whole course, a few minutes; then open build/index.html"
+	@echo "make course    the whole course, about a quarter of an hour; then open build/index.html"
 	@echo "make test      lint, unit tests, every lesson in its smoke profile"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'

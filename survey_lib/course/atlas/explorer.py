@@ -58,7 +58,7 @@ def cards(studies: pandas.DataFrame) -> str:
         return "<p>No study of this strategy changes this part. That is an answer too: nobody here tried it.</p>"
     head = "".join(
         f'<th style="text-align:left">{name}</th>'
-        for name in ("study", "changes", "published", "seen here, small", "lesson")
+        for name in ("study", "changes", "published", "what to expect, small", "lesson")
     )
     body = "".join(_row(study) for study in studies.sort_values(["year", "arxiv"]).itertuples())
     return (

@@ -179,7 +179,7 @@ def _prepared(
     if (there := len(data.load(dataset, split="test"))) < 2 * LEAST:
         raise ValueError(
             f"{dataset} has {there} test images, and the lessons compare with {2 * LEAST} at least: add images "
-            "(a tenth of a folder without test/ is set apart for testing)"
+            "(of a folder without train/ and test/ a tenth is set apart for testing)"
         )
     return training.recipe_for(dataset, steps=steps, seed=seed, count=len(examples)), examples
 
