@@ -1,6 +1,7 @@
 """Measured speed: ``make bench``. Each row is a ratio to a peer, both timed in turn in one run, so that it holds
 on a busy machine too. ``python -m tests.benchmarks speed`` leaves out the two trainings of five minutes and the
-samplers; ``python -m tests.benchmarks sampling`` (also ``quality``, ``training``, ...) runs one benchmark alone."""
+samplers; ``python -m tests.benchmarks sampling`` (also ``quality``, ``training``, ...) runs one benchmark alone.
+``growth`` trains for more than three core-hours, and runs only if it is named."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from survey_lib.lab.experiments import store
 from survey_lib.lab.plots import table
 from survey_lib.lab.training.recipes import TRAININGS
 from survey_lib.lab.training.trainer import Trainer
-from tests.benchmarks import kernels, peers, sampling
+from tests.benchmarks import growth, kernels, peers, sampling
 
 SECONDS, STEPS = 300.0, 20
 BASE = TRAININGS["base"]
@@ -129,11 +130,11 @@ def _started() -> Preconditioned:
 def main(which: list[str]) -> None:
     speed = {"loop": loop_overhead, "inference": inference, "training": training}
     everything: dict[str, Callable] = {**speed, "quality": quality, "sampling": sampling.compare}
-    everything["kernels"] = kernels.two_kernels
+    everything |= {"kernels": kernels.two_kernels, "growth": growth.compare}
     unknown = set(which) - {"speed", *everything}
     if unknown:
         raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are speed, {', '.join(everything)}")
-    wanted = {name for word in which for name in (speed if word == "speed" else [word])} or set(everything)
+    wanted = {name for word in which for name in (speed if word == "speed" else [word])} or set(everything) - {"growth"}
     chosen = {name: benchmark for name, benchmark in everything.items() if name in wanted}
     found: dict[str, tuple[Ratio, float]] = {}
     for benchmark in chosen.values():

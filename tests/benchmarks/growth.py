@@ -1,0 +1,66 @@
+"""The course's recipe for denoisers against the one that it replaced, after equal core-minutes of training.
+
+Every length is a training of its own, for the learning rate falls to zero at its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from survey_lib.core.corruptions import Gaussian
+from survey_lib.core.heads import Preconditioned
+from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
+from survey_lib.core.schedules import edm
+from survey_lib.lab.data import load
+from survey_lib.lab.data.images import ImageSet
+from survey_lib.lab.evaluation.cost import Ratio
+from survey_lib.lab.plots import table
+from survey_lib.lab.training.recipes import TRAININGS
+from survey_lib.lab.training.recipes.spaces import train_for
+from survey_lib.lab.training.trainer import Recipe
+from survey_lib.nets.unet import UNet
+
+BASE = TRAININGS["base"]
+COUNT = 2000  # test images for the loss
+
+
+def earlier(images: ImageSet) -> Preconditioned:
+    """The network of the earlier recipe: no attention, and narrower at the fine level."""
+    return Preconditioned(UNet(images.shape[0], widths=(32, 64), middle=4), edm(), "edm", sigma_data=0.5)
+
+
+def compare(dataset: str = "glyphs", minutes: tuple[float, ...] = (10, 30, 60)) -> dict[str, tuple[Ratio, float]]:
+    """Loss on test images and FD at 20 evaluations, the course's over the earlier recipe's, one training each."""
+    images = load(dataset)
+    sides = {
+        "the earlier": (replace(BASE, model=earlier), Recipe(batch=128, rate=5e-3)),
+        "the course's": (BASE, BASE.recipe_for(dataset)),
+    }
+    rows, ratios = [], {}
+    for length in minutes:
+        found = {}
+        for name, (training, recipe) in sides.items():
+            model, seconds, steps = train_for(training, images, recipe, 60 * length)
+            fd = training.score(model, dataset, None)["fd"]
+            found[name] = {"loss": held_out_loss(model, dataset), "FD": fd}
+            rows.append({"recipe": name, "core-minutes": seconds / 60, "steps": steps} | found[name])
+        for what in ("loss", "FD"):
+            ratio = found["the course's"][what] / found["the earlier"][what]
+            ratios[f"{dataset}: {what} after {length:g} core-minutes"] = (Ratio(ratio, ratio, ratio), 1.0)
+    print(table(rows, caption=f"{dataset}: the two recipes"))
+    return ratios
+
+
+@torch.no_grad()
+def held_out_loss(model: Preconditioned, dataset: str) -> float:
+    """EDM's loss on test images, with the same noise for every model."""
+    model, x0 = model.eval(), load(dataset, split="test", count=COUNT).float()
+    generator = torch.Generator().manual_seed(0)
+    t = lognormal_times(len(x0), model.schedule, mean=-0.8, std=1.5, generator=generator)
+    weight = edm_weight(model.schedule.lam(t), model.sigma_data)
+    parts = zip(x0.split(250), t.split(250), weight.split(250), strict=True)
+    corruption = Gaussian(model.schedule)
+    losses = [denoising_loss(model, corruption, x, s, weight=w, generator=generator) for x, s, w in parts]
+    return torch.cat(losses).mean().item()
