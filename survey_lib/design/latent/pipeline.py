@@ -26,7 +26,8 @@ class LatentDiffusion:
 
     null: the denoiser's input for "no condition", a number that broadcasts to ``cond``; see `ClassifierFree`.
     scale: of classifier-free guidance; at 1 the denoiser is evaluated once a step, else twice.
-    eta, generator: of the steps, see `walk`.
+    eta: of the steps of `sample` and `edit`, see `walk`; those of `inpaint` are DDPM's.
+    generator: of the new noise in `sample`, for ``eta`` > 0.
     """
 
     autoencoder: KLAutoencoder
@@ -50,13 +51,13 @@ class LatentDiffusion:
     def sample(self, noise: Tensor, cond: Any = None) -> Tensor:
         """Images (B, C, H, W) from standard normal noise (B, dims, h, w) and a condition (B, ...)."""
         sigma = self.denoiser.schedule.scales(self.times[0])[1]
-        return self._drawn(sigma.to(noise) * noise, self.times, cond)
+        return self._drawn(sigma.to(noise) * noise, self.times, cond, self.generator)
 
     def edit(self, images: Tensor, cond: Any, strength: float, *, generator: torch.Generator) -> Tensor:
         """SDEdit (Meng et al. 2022): add the noise of the grid's part ``strength``, and sample from there."""
         times = self.times[-1 - max(1, round(strength * self.steps)) :]
         z = Gaussian(self.denoiser.schedule).corrupt(self.autoencoder.encode(images), times[0], generator=generator)
-        return self._drawn(z, times, cond)
+        return self._drawn(z, times, cond, generator)
 
     def inpaint(self, images: Tensor, mask: Tensor, cond: Any, *, generator: torch.Generator) -> Tensor:
         """Draw the part of the images where ``mask`` (B, 1, H, W) is 1 again, and keep the latents of the rest."""
@@ -68,8 +69,8 @@ class LatentDiffusion:
             ancestral(self.guided, corruption, x, self.times, cond=cond, generator=generator)
         )
 
-    def _drawn(self, z: Tensor, times: Tensor, cond: Any) -> Tensor:
-        how = {"cond": cond, "eta": self.eta, "generator": self.generator}
+    def _drawn(self, z: Tensor, times: Tensor, cond: Any, generator: torch.Generator | None) -> Tensor:
+        how = {"cond": cond, "eta": self.eta, "generator": generator}
         return self.autoencoder.decode(walk(self.guided, self.denoiser.schedule, z, times, **how))
 
 
