@@ -6,12 +6,12 @@ Every length is a training of its own, for the learning rate falls to zero at it
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from survey_lib.core.corruptions import Gaussian
 from survey_lib.core.heads import Preconditioned
-from survey_lib.core.losses import denoising_loss, edm_weight, lognormal_times
+from survey_lib.core.losses import edm_weight
 from survey_lib.core.schedules import edm
 from survey_lib.lab.data import load
 from survey_lib.lab.data.images import ImageSet
@@ -21,6 +21,7 @@ from survey_lib.lab.training.recipes import TRAININGS
 from survey_lib.lab.training.recipes.spaces import train_for
 from survey_lib.lab.training.trainer import Recipe
 from survey_lib.nets.unet import UNet
+from survey_lib.process.training import LogNormalLevels, weighted_loss
 
 BASE = TRAININGS["base"]
 COUNT = 2000  # test images for the loss
@@ -55,12 +56,8 @@ def compare(dataset: str = "glyphs", minutes: tuple[float, ...] = (10, 30, 60)) 
 
 @torch.no_grad()
 def held_out_loss(model: Preconditioned, dataset: str) -> float:
-    """EDM's loss on test images, with the same noise for every model."""
-    model, x0 = model.eval(), load(dataset, split="test", count=COUNT).float()
-    generator = torch.Generator().manual_seed(0)
-    t = lognormal_times(len(x0), model.schedule, mean=-0.8, std=1.5, generator=generator)
-    weight = edm_weight(model.schedule.lam(t), model.sigma_data)
-    parts = zip(x0.split(250), t.split(250), weight.split(250), strict=True)
-    corruption = Gaussian(model.schedule)
-    losses = [denoising_loss(model, corruption, x, s, weight=w, generator=generator) for x, s, w in parts]
-    return torch.cat(losses).mean().item()
+    """The loss of a training on test images, with the same noise for every model."""
+    levels = LogNormalLevels(BASE.recipe.log_sigma_mean, BASE.recipe.log_sigma_std)
+    loss = weighted_loss(levels, partial(edm_weight, sigma_data=model.sigma_data), model.schedule)
+    generator, images = torch.Generator().manual_seed(0), load(dataset, split="test", count=COUNT).float()
+    return torch.cat([loss(model.eval(), x, None, generator)[0] for x in images.split(250)]).mean().item()

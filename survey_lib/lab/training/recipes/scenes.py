@@ -290,8 +290,8 @@ DENOISER = Recipe(
 
 
 #: In place of the recipe's values for pixels: more of the training at little noise, where their details are. At -1.6
-#: the distance was smaller by 6 % than at -0.8 after 1.5 core-minutes in patches of 4. After 5 core-minutes in patches of
-#: 2 (FD 117 to 154) rates twice and half as large (193, 128) and batches of 16 (140) were no better.
+#: the distance was smaller by 6 % than at -0.8 after 1.5 core-minutes in patches of 4. After 5 core-minutes in patches
+#: of 2 (FD 117 to 154) rates twice and half as large (193, 128) and batches of 16 (140) were no better.
 PIXELS: Mapping[str, float] = {"log_sigma_mean": -1.6}
 
 
