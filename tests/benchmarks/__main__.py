@@ -1,7 +1,8 @@
 """Measured speed: ``make bench``. Each row is a ratio to a peer, both timed in turn in one run, so that it holds
 on a busy machine too. ``python -m tests.benchmarks speed`` leaves out the two trainings of five minutes and the
 samplers; ``python -m tests.benchmarks sampling`` (also ``quality``, ``training``, ...) runs one benchmark alone.
-``growth`` trains for more than three core-hours, and runs only if it is named."""
+``growth`` trains for more than three core-hours, and runs only if it is named: all of it, or one length as in
+``growth10``. What a benchmark finds is kept when it ends."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -128,27 +130,33 @@ def _started() -> Preconditioned:
 
 
 def main(which: list[str]) -> None:
-    speed = {"loop": loop_overhead, "inference": inference, "training": training}
-    everything: dict[str, Callable] = {**speed, "quality": quality, "sampling": sampling.compare}
-    everything |= {"kernels": kernels.two_kernels, "growth": growth.compare}
-    unknown = set(which) - {"speed", *everything}
+    unknown = set(which) - {*GROUPS, *BENCHMARKS}
     if unknown:
-        raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are speed, {', '.join(everything)}")
-    wanted = {name for word in which for name in (speed if word == "speed" else [word])} or set(everything) - {"growth"}
-    chosen = {name: benchmark for name, benchmark in everything.items() if name in wanted}
-    found: dict[str, tuple[Ratio, float]] = {}
-    for benchmark in chosen.values():
-        found |= benchmark()
+        raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join([*GROUPS, *BENCHMARKS])}")
+    wanted = {name for word in which for name in GROUPS.get(word, [word])} or set(BENCHMARKS) - set(GROUPS["growth"])
+    for name in (name for name in BENCHMARKS if name in wanted):
+        _keep(BENCHMARKS[name]())
+
+
+def _keep(found: dict[str, tuple[Ratio, float]]) -> None:
+    """Print what a benchmark found, and save it."""
     rows = [
         {"what": name, "ratio to the peer": (r.median, r.low, r.high), "to reach": f"at most {goal:.3g}",
          "reached": "yes" if r.median <= goal else "no"}
         for name, (r, goal) in found.items()
     ]  # fmt: skip
-    print(table(rows, caption=f"Time (or FD) of ours over the peer's, {torch.get_num_threads()} threads"))
+    print(table(rows, caption=f"Ours over the peer's, {torch.get_num_threads()} threads"), flush=True)
     run = runtime.start("benchmarks")
     for name, (r, goal) in found.items():
         quality_numbers = {"ratio": r.median, "low": r.low, "high": r.high, "goal": goal}
         store.save("bench", run, {"what": name}, quality=quality_numbers)
+
+
+SPEED: dict[str, Callable] = {"loop": loop_overhead, "inference": inference, "training": training}
+GROWTH: dict[str, Callable] = {f"growth{minutes}": partial(growth.compare, minutes) for minutes in (10, 30, 60)}
+OTHERS: dict[str, Callable] = {"quality": quality, "sampling": sampling.compare, "kernels": kernels.two_kernels}
+BENCHMARKS = SPEED | OTHERS | GROWTH
+GROUPS = {"speed": list(SPEED), "growth": list(GROWTH)}
 
 
 if __name__ == "__main__":
