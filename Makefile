@@ -45,7 +45,7 @@ sweep: .venv/.installed  ## a lesson over a grid of parameters: make sweep FILE=
 lab: .venv/.installed  ## solve the first lesson in JupyterLab, or LESSON
 	$(BIN)/survey lab $(LESSON)
 
-bench: .venv/.installed-test  ## measured speed, as ratios against a peer, in one run
+bench: .venv/.installed-test  ## measured speed and quality, as ratios; some of it: make bench BENCH=speed
 	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 outputs: .venv/.installed  ## for authors: run lessons and renew the outputs they carry

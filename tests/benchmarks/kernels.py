@@ -1,4 +1,4 @@
-"""What a sweep gains or loses by running two kernels at a time: they share the threads, so it must not lose."""
+"""Gain or loss of a sweep that runs two kernels at a time: they share the threads, so it must not lose."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
 from survey_lib.course.publishing.notebooks import Lesson
+from survey_lib.course.sweeps import worker
 from survey_lib.course.sweeps.sweep import Sweep, run
 from survey_lib.lab.evaluation.cost import Ratio, ratio
 
@@ -24,7 +25,12 @@ with torch.no_grad():
 
 
 def two_kernels(repeats: int = 3) -> dict[str, tuple[Ratio, float]]:
-    """A sweep of two runs that convolve for some seconds: both at once, against one after the other."""
+    """A sweep of two runs that convolve for some seconds: both at once, against one after the other.
+
+    Raises RuntimeError where ``OMP_NUM_THREADS`` leaves cores idle while one runs alone: two would win by that.
+    """
+    if worker.threads(1) < worker.cores():
+        raise RuntimeError(f"OMP_NUM_THREADS leaves one run {worker.threads(1)} of {worker.cores()} cores; unset it")
     with tempfile.TemporaryDirectory() as home:
         path = Path(home, "notebooks", "01_convolves.ipynb")
         path.parent.mkdir()

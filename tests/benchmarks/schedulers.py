@@ -34,7 +34,7 @@ Answer = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A class of diffusers' with its settings; call it to draw with so many evaluations."""
+    """A class of diffusers' with its settings; call it to draw with N evaluations."""
 
     kind: type
     options: dict[str, Any] = field(default_factory=dict)
@@ -74,10 +74,11 @@ class Scheduler:
 
 
 def documented() -> list[Scheduler]:
-    """Every scheduler of the comparison in every setting that its documentation offers and that ends in numbers.
+    """Six classes in the settings of their documentation for solver, order, grid and end.
 
-    Left out: ``lower_order_final=False`` and ``bh1`` for UniPC that ends at clean data (both divide by an infinite
-    step: NaN or a singular matrix), and ``leading`` steps, which do not start at the noisiest.
+    Left out: other classes; ``predict_x0=False``, thresholding and stochastic variants; ``lower_order_final=False`` and
+    ``bh1`` for UniPC that ends at clean data (both divide by an infinite step: NaN or a singular matrix); and
+    ``leading`` steps, which do not start at the noisiest.
     """
     karras, exponential, beta = ({f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta"))
     trailing, linspace = ({"timestep_spacing": name} for name in ("trailing", "linspace"))

@@ -92,7 +92,8 @@ def speed_table() -> str:
     for row in store.load("bench", folder=store.shipped()).sort_values("what").to_dict("records"):
         span = f" ({row['low']:.2g} to {row['high']:.2g})" if row["low"] < row["high"] else ""
         goal = f"at most {row['goal']:.2g}{'' if row['ratio'] <= row['goal'] else ', missed'}"
-        cells = (row["what"], f"{row['ratio']:.2g}{span}", goal, row["device"], row["date"])
+        date = f"{row['date']}{', older than its code' if row['stale'] else ''}"
+        cells = (row["what"], f"{row['ratio']:.2g}{span}", goal, row["device"], date)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
