@@ -1,7 +1,8 @@
 """Cost of a computation: evaluations, multiply-accumulates (MACs), core-seconds, memory, energy; and ratios of time.
 
-Evaluations and MACs are the same on every machine. Core-seconds hardly depend on other processes; wall-clock time does,
-and is meaningful only as a ratio of two functions timed in turn (`ratio`).
+Evaluations and MACs are the same on every machine. Core-seconds depend on the machine, and threads that wait for each
+other on a busy one count as working. Wall-clock time depends on both still more, and is meaningful only as a ratio of
+two functions timed in turn (`ratio`).
 """
 
 from __future__ import annotations

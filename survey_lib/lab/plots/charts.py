@@ -208,7 +208,7 @@ def _slopes(ax: Axes, n: np.ndarray, errors: list[np.ndarray], slopes: Sequence[
         end = min(n[-1], n[0] * (start / (low / 2.5)) ** (1 / slope))
         value = start * (end / n[0]) ** -slope
         ax.plot([n[0], end], [start, value], color=PALETTE["noise"], linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-        text = f"order {slope:g}"
+        text = f"slope {-slope:g}"
         if end == n[-1]:
             named.append((end, value, text, PALETTE["noise"]))
         else:
