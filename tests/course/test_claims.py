@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from survey_lib.course import claims, cli
 from survey_lib.course.claims import Claim, Ledger, interval, judge, load, rule, verdicts
+from survey_lib.course.claims.judging import chance
 
 DRAWS = 4000
 
@@ -339,7 +340,13 @@ def test_a_ledger_is_a_row_a_claim_and_folds_all_but_the_headlines():
     assert page.find("summary").text == "8 more claims"
     assert len(page.find("details").find_all("tr")) == 9
     assert [cell.text for cell in shown[0].find_all("i")] == ["glyphs", "mnist"]
-    assert "24 comparisons, at most about 0.6 would be called reproduced" in page.text
+    assert "24 comparisons that claim one, at most about 0.6 would be called reproduced" in page.text
+
+
+def test_chance_does_not_count_claims_of_no_difference():
+    tests = ("fd: a < b", "fd: a < 1.05 * b", "fd: a > 0.95 * b", "fd: a > 2 * b", "fd: a < 0.5 * b")
+    found = [judge(claim(expect=test), rows(BETTER), "glyphs") for test in tests]
+    assert "in any of the 3 comparisons that claim one" in chance(found)
 
 
 def test_without_headlines_eight_claims_are_shown():

@@ -144,7 +144,7 @@ def rule(claim: Claim, low: float, high: float) -> str:
     factor = claim.expected.factor
     if not claim.expected.less:
         low, high, factor = 1 / high, 1 / low, 1 / factor
-    if factor > 1:
+    if not claim.expected.difference:
         return REPRODUCED if high < factor else NOT_HERE if low > factor else INCONCLUSIVE
     if 1 / (1 + claim.effect) < low and high < 1 + claim.effect:
         return NO_DIFFERENCE
@@ -172,11 +172,12 @@ def in_words(found: Iterable[Verdict]) -> str:
 
 def chance(found: Iterable[Verdict]) -> str:
     """A sentence on the number of verdicts that would be wrong by chance alone."""
-    drawn = sum(one.claim.kind != "exact" and one.seeds >= SEEDS for one in found)
+    compared = (one for one in found if one.claim.kind != "exact" and one.seeds >= SEEDS)
+    drawn = sum(one.claim.expected.difference for one in compared)
     return (
-        f"A 95 % interval misses by chance on each side in 2.5 % of cases: were there no difference in any of the "
-        f"{drawn} comparisons, at most about {drawn * ONE_SIDED:.1f} would be called reproduced all the same, and as "
-        "many the other way round."
+        "A 95 % interval misses by chance on each side in 2.5 % of cases: were there no difference in any of the "
+        f"{drawn} comparisons that claim one, at most about {drawn * ONE_SIDED:.1f} would be called reproduced all the "
+        "same, and as many the other way round."
     )
 
 

@@ -57,6 +57,11 @@ class Expected(NamedTuple):
             raise ValueError(f'expect is {text!r}; accepted: "fd: a < b", "fd: a < 0.9 * b", "fd: a < 8", or > for <')
         return cls(match[1], match[2] == "<", factor, constant)
 
+    @property
+    def difference(self) -> bool:
+        """Whether a difference is claimed, and not that a is as good as b, as in "fd: a < 1.05 * b"."""
+        return self.factor <= 1 if self.less else self.factor >= 1
+
 
 @dataclass(frozen=True)
 class Claim:

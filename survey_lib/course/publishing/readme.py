@@ -22,7 +22,8 @@ _CLAIMS = """\
 Written by `survey tables` from the files in this folder and the results that come with the course. A claim is
 what a source says, or our own; the test of it and its threshold are ours. A test compares a with b: a / b is the
 geometric mean of their ratio over seeds, with its 95 % interval (Student's t, paired by seed; three seeds unless
-another number is given).
+another number is given). A seed changes the noise of sampling, and not the network: unless a claim compares
+trainings, all seeds share one trained network, and the interval holds no chance of training.
 
 * *Reproduced*: the interval lies beyond the threshold. *Direction only*: it lies on the claimed side of 1, but the size
   that is asked for is not shown.
