@@ -73,7 +73,9 @@ def test_the_tables_of_the_readme_stand_between_their_marks(adopted, ran, verdic
     others = f"{MARKS.format('samplers')}{MARKS.format('speed')}"
     before = f"before\n{MARKS.format('lessons')}between\n{MARKS.format('claims')}{others}after\n"
     text = readme.readme(before, lessons, verdicts)
-    assert "\nold\n" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
+    assert (
+        "\nold\n" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
+    )
     assert "| [01 One that passes](notebooks/01_passes.ipynb) | 5 | 0." in text
     assert "| [02 One that fails](notebooks/02_fails.ipynb) | 5 | ? |" in text
     assert "| 01 | 1 | 2 reproduced |" in text
