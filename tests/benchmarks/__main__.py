@@ -143,8 +143,9 @@ def main(which: list[str]) -> None:
     refuse_read_only(store.destination())
     if wanted & ON_MNIST:
         load("mnist", split="test", count=4)  # where it is missing, nothing is measured before that is said
-    for name in (name for name in BENCHMARKS if name in wanted):
-        _keep(BENCHMARKS[name](), "mnist" if name in ON_MNIST else "glyphs")
+    for name, benchmark in BENCHMARKS.items():
+        if name in wanted:
+            _keep(benchmark(), "mnist" if name in ON_MNIST else "glyphs")
 
 
 def _keep(found: dict[str, tuple[Ratio, float]], dataset: str) -> None:

@@ -122,7 +122,7 @@ class Subject:
 
     @cached_property
     def offset(self) -> Tensor:
-        """Distance of the network's exact path from the law's at the start of ours: the mean over some noise."""
+        """Difference between the network's exact path and the law's at the start of ours: the mean over some noise."""
         noise = self.noise(self.sizes.search, self.sizes.paths)
         lam = torch.linspace(CHAIN.lam(1.0).item(), CHAIN.lam(self.first).item(), self.sizes.fine + 1)
         exact = _solver(self.denoiser, CHAIN, noise, CHAIN.time(lam))
