@@ -210,6 +210,29 @@ def test_a_lesson_carries_outputs_that_belong_to_its_cells(lesson):
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+def unseen(source):
+    """Tables and figures that a cell makes as a bare statement, but not as its last: nobody sees them."""
+    tree = ast.parse(source)
+    last = tree.body[-1:]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node not in last:
+            name, on_axes = dotted(node.value.func), any(keyword.arg == "ax" for keyword in node.value.keywords)
+            made = name.endswith(".table") or (
+                name.startswith("plots.") and name != "plots.use"
+            )  # `use` sets the style
+            if made and not on_axes:
+                yield f"{name}, line {node.lineno}"
+
+
+def test_a_table_that_a_cell_makes_is_shown(lesson):
+    assert not [lost for cell in code_cells(lesson) for lost in unseen(cell.source)]
+
+
+def test_the_search_for_unseen_tables_finds_them():
+    assert [*unseen("if a:\n    rows.table()\nplots.bars(x)\ny = 1")] == ["plots.bars, line 3", "rows.table, line 2"]
+    assert not [*unseen("display(rows.table())\nplots.curves(x, ax=axes[0])\nplots.bars(x)")]
+
+
 def test_every_picture_of_a_lesson_says_what_there_is_to_see(lesson):
     for cell in code_cells(lesson):
         for output in cell.outputs:

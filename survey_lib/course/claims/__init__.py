@@ -16,7 +16,7 @@ fields that its claims share; a table below it is one claim::
 `reading` has the grammar, `judging` the interval and the rule, `display` the ledger at the end of a lesson.
 """
 
-from survey_lib.course.claims.display import Ledger, counts, ledger, said
+from survey_lib.course.claims.display import COMPARED, Ledger, counts, ledger, said
 from survey_lib.course.claims.judging import (
     DIRECTION,
     INCONCLUSIVE,
@@ -36,6 +36,7 @@ from survey_lib.course.claims.judging import (
 from survey_lib.course.claims.reading import Claim, load
 
 __all__ = [
+    "COMPARED",
     "DIRECTION",
     "INCONCLUSIVE",
     "NOT_HERE",

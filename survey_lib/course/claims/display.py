@@ -15,10 +15,15 @@ from survey_lib.lab.plots.tables import Table, table
 
 ROWS = 8
 WIDTH = 100
+#: What a verdict compares, and what its seeds share.
+COMPARED = (
+    "A test compares a with b: the ratio a / b is a geometric mean over seeds, with its 95 % interval (Student's t, "
+    "paired by seed; three seeds unless another number is given). A seed changes the noise of sampling: unless a claim "
+    "compares trainings, a trained network, where there is one, is the same for all seeds, and the interval holds no "
+    "chance of training. The thresholds are ours."
+)
 NOTE = (
-    "A test compares a with b: the ratio is a / b, its 95 % interval is Student's t over seeds, paired; there are "
-    "three unless another number is given. The thresholds are ours. "
-    "In the picture grey is no difference, a dashed line the threshold, its arrow the side that is claimed."
+    f"{COMPARED} In the picture grey is no difference, a dashed line the threshold, its arrow the side that is claimed."
 )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import nbformat
 
 from survey_lib.core.schedules import vp_linear
 from survey_lib.course import claims
-from survey_lib.course.claims import Ledger, Verdict, chance, counts, said
+from survey_lib.course.claims import COMPARED, Ledger, Verdict, chance, counts, said
 from survey_lib.course.publishing.notebooks import Lesson, all_lessons
 from survey_lib.lab.evaluation.solvers import SOLVERS
 from survey_lib.lab.experiments import store
@@ -18,12 +19,10 @@ from survey_lib.lab.runtime import HOME
 _WORDS_A_MINUTE = 180
 _SECONDS_A_CODE_CELL = 30
 
-_CLAIMS = """\
+_CLAIMS = f"""\
 Written by `survey tables` from the files in this folder and the results that come with the course. A claim is
-what a source says, or our own; the test of it and its threshold are ours. A test compares a with b: a / b is the
-geometric mean of their ratio over seeds, with its 95 % interval (Student's t, paired by seed; three seeds unless
-another number is given). A seed changes the noise of sampling, and not the network: unless a claim compares
-trainings, all seeds share one trained network, and the interval holds no chance of training.
+what a source says, or our own.
+{fill(COMPARED, 118)}
 
 * *Reproduced*: the interval lies beyond the threshold. *Direction only*: it lies on the claimed side of 1, but the size
   that is asked for is not shown.

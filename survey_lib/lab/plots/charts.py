@@ -164,8 +164,8 @@ def curves(
 ) -> Figure:
     """Named curves ``(x, y)``; ``window > 1`` draws the running mean over the faint raw values.
 
-    A curve ``(x, y, low, high)`` has a band for its interval and a dot for each measurement. Without curves, the axes
-    say that there are no results yet.
+    A curve ``(x, y, low, high)`` has a band for its interval and a dot for each measurement. If ``x`` falls in every
+    curve, so does the axis. Without curves, the axes say that there are no results yet.
     """
     ax = ax or panels()[1]
     colour, ends, words = colours(lines, roles), [], [] if lines else ["no results yet"]
@@ -190,6 +190,8 @@ def curves(
         plain_log(ax.xaxis)
     else:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if lines and all(array(steps)[0] > array(steps)[-1] for steps, *_ in lines.values()):
+        ax.invert_xaxis()
     ax.set(xlabel=x, ylabel=y)
     end_labels(ax, ends)
     return finish(ax, f"{capital(y)} against {x}: {'; '.join(words)}.")

@@ -93,6 +93,7 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     labels = []
     for x, y, text, colour in ends:
         leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3, "visible": False}
+        leader["relpos"] = (0, 0.5)  # it ends at the middle of the label's left edge
         labels.append(
             ax.annotate(
                 text, (x, y), (8, 0), textcoords="offset points", va="center", color=ink(colour),

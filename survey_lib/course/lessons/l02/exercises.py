@@ -1,4 +1,4 @@
-"""Exercises of lesson 02: the Fréchet distance, the cost of sampling, and the floor of a measure."""
+"""Exercises of lesson 02: the cost of sampling, the Fréchet distance, and the floor of a measure."""
 
 from __future__ import annotations
 
@@ -12,96 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from survey_lib.core.protocols import normal
 from survey_lib.course.exercises.framework import Exercise, Mistake, Property
 
-# --- A: the Fréchet distance --------------------------------------------------------------------------------------
-
-
-def _frechet(features_a, features_b):
-    mean_a, mean_b = features_a.mean(0), features_b.mean(0)
-    cov_a, cov_b = torch.cov(features_a.T), torch.cov(features_b.T)
-    root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum()
-    return (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root
-
-
-def _set_with(mean: Tensor, cov: Tensor, generator: torch.Generator) -> Tensor:
-    """2000 points with exactly this mean and covariance."""
-    points = normal((2000, 2), generator, torch.float64)
-    points = points - points.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(points.T)), points.T, upper=False)
-    return mean + (torch.linalg.cholesky(cov) @ white).T
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).reshape(2, 2)
-
-
-def _frechet_problem(generator):
-    angle = 0.8 + 0.3 * torch.rand((), generator=generator, dtype=torch.float64)
-    turn = torch.stack([_rotation(angle), _rotation(angle + 0.9)])
-    cov_a, cov_b = turn @ torch.diag(torch.tensor([4.0, 0.2], dtype=torch.float64)) @ turn.mT
-    mean, gap = normal((2, 2), generator, torch.float64)
-    mean, gap = mean + 2, 3 * gap / gap.norm()
-    a, b, moved = (_set_with(*one, generator) for one in ((mean, cov_a), (mean + gap, cov_b), (mean + gap, cov_a)))
-    # for 2 x 2: (tr M^(1/2))^2 = tr M + 2 (det M)^(1/2), so no matrix root is needed to know the answer
-    cross = ((cov_a @ cov_b).trace() + 2 * (cov_a.det() * cov_b.det()).sqrt()).sqrt()
-    shift = gap.square().sum()
-    return SimpleNamespace(a=a, b=b, moved=moved, shift=shift, exact=shift + 2 * 4.2 - 2 * cross)
-
-
-A = Exercise(
-    id="02.A",
-    title="the Fréchet distance",
-    minutes=10,
-    hints=(
-        "The root is that of the matrix: its product with itself gives C1 C2. It is not taken entry by entry.",
-        "The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of C1 C2, which "
-        "`torch.linalg.eigvals` returns as complex numbers; rounding may leave some of them below 0.",
-        "The squared distance of the means, plus both traces, minus twice that sum. It stays a square.",
-    ),
-    problem=_frechet_problem,
-    reference=_frechet,
-    properties={
-        "a set is at distance 0 from itself": Property(lambda answer, p: answer(p.a, p.a), 0.0, 1e-3),
-        "a shift by 3 costs 9": Property(lambda answer, p: answer(p.a, p.moved), lambda p: p.shift, 0.01),
-        "two turned ellipses are as far apart as algebra says": Property(
-            lambda answer, p: answer(p.a, p.b), lambda p: p.exact, 0.01
-        ),
-        "the order of the sets does not matter": Property(
-            lambda answer, p: answer(p.a, p.b) - answer(p.b, p.a), 0.0, 1e-3
-        ),
-    },
-    mistakes={
-        "the root of every entry": Mistake(
-            "numpy and torch take roots entry by entry. The root of a matrix is the matrix whose *product* with itself "
-            "gives it back; the two agree for diagonal matrices only, which is why a first test may not notice.",
-            ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum", "(cov_a @ cov_b).relu().sqrt().trace"),
-        ),
-        "the mean difference is not squared": Mistake(
-            "a norm is a distance, and a distance was asked for; but here all terms are squares of lengths.",
-            (".square().sum()", ".norm()"),
-        ),
-        "a root over everything": Mistake(
-            "the Fréchet distance of two Gaussians is a root, and the number that everybody reports is its square.",
-            (("return (mean_a", "return ((mean_a"), ("2 * root", "2 * root).clamp_min(0).sqrt()")),
-        ),
-        "diagonals only": Mistake(
-            "variances are quicker. But features are correlated, and what a model gets wrong is often just that.",
-            ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)", "(cov_a.diagonal() * cov_b.diagonal())"),
-        ),
-        "covariance without centring": Mistake(
-            "features.T @ features / n is the second moment: the mean is still in it, and is then counted twice.",
-            (
-                ("torch.cov(features_a.T)", "features_a.T @ features_a / len(features_a)"),
-                ("torch.cov(features_b.T)", "features_b.T @ features_b / len(features_b)"),
-            ),
-        ),
-        "the 2 is missing": Mistake(
-            "tr(A) + tr(B) - tr (A B)^(1/2) looks balanced. Put A = B: it leaves tr(A) where 0 must stand.",
-            ("2 * root", "root"),
-        ),
-    },
-)
-
-# --- B: what sampling costs ---------------------------------------------------------------------------------------
+# --- A: what sampling costs ---------------------------------------------------------------------------------------
 
 
 class Conv(NamedTuple):
@@ -146,8 +57,8 @@ def _of_layer(index: int) -> Property:
     )
 
 
-B = Exercise(
-    id="02.B",
+A = Exercise(
+    id="02.A",
     title="what sampling costs",
     minutes=12,
     hints=(
@@ -201,6 +112,95 @@ B = Exercise(
             "two evaluations a step, so 2 N. But the correction divides by the noise of the target time, and at time 0 "
             "there is none: the last step makes do with one.",
             ("2 * steps - 1", "2 * steps"),
+        ),
+    },
+)
+
+# --- B: the Fréchet distance --------------------------------------------------------------------------------------
+
+
+def _frechet(features_a, features_b):
+    mean_a, mean_b = features_a.mean(0), features_b.mean(0)
+    cov_a, cov_b = torch.cov(features_a.T), torch.cov(features_b.T)
+    root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum()
+    return (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root
+
+
+def _set_with(mean: Tensor, cov: Tensor, generator: torch.Generator) -> Tensor:
+    """2000 points with exactly this mean and covariance."""
+    points = normal((2000, 2), generator, torch.float64)
+    points = points - points.mean(0)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(points.T)), points.T, upper=False)
+    return mean + (torch.linalg.cholesky(cov) @ white).T
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).reshape(2, 2)
+
+
+def _frechet_problem(generator):
+    angle = 0.8 + 0.3 * torch.rand((), generator=generator, dtype=torch.float64)
+    turn = torch.stack([_rotation(angle), _rotation(angle + 0.9)])
+    cov_a, cov_b = turn @ torch.diag(torch.tensor([4.0, 0.2], dtype=torch.float64)) @ turn.mT
+    mean, gap = normal((2, 2), generator, torch.float64)
+    mean, gap = mean + 2, 3 * gap / gap.norm()
+    a, b, moved = (_set_with(*one, generator) for one in ((mean, cov_a), (mean + gap, cov_b), (mean + gap, cov_a)))
+    # for 2 x 2: (tr M^(1/2))^2 = tr M + 2 (det M)^(1/2), so no matrix root is needed to know the answer
+    cross = ((cov_a @ cov_b).trace() + 2 * (cov_a.det() * cov_b.det()).sqrt()).sqrt()
+    shift = gap.square().sum()
+    return SimpleNamespace(a=a, b=b, moved=moved, shift=shift, exact=shift + 2 * 4.2 - 2 * cross)
+
+
+B = Exercise(
+    id="02.B",
+    title="the Fréchet distance",
+    minutes=10,
+    hints=(
+        "The root is that of the matrix: its product with itself gives C1 C2. It is not taken entry by entry.",
+        "The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of C1 C2, which "
+        "`torch.linalg.eigvals` returns as complex numbers; rounding may leave some of them below 0.",
+        "The squared distance of the means, plus both traces, minus twice that sum. It stays a square.",
+    ),
+    problem=_frechet_problem,
+    reference=_frechet,
+    properties={
+        "a set is at distance 0 from itself": Property(lambda answer, p: answer(p.a, p.a), 0.0, 1e-3),
+        "a shift by 3 costs 9": Property(lambda answer, p: answer(p.a, p.moved), lambda p: p.shift, 0.01),
+        "two turned ellipses are as far apart as algebra says": Property(
+            lambda answer, p: answer(p.a, p.b), lambda p: p.exact, 0.01
+        ),
+        "the order of the sets does not matter": Property(
+            lambda answer, p: answer(p.a, p.b) - answer(p.b, p.a), 0.0, 1e-3
+        ),
+    },
+    mistakes={
+        "the root of every entry": Mistake(
+            "numpy and torch take roots entry by entry. The root of a matrix is the matrix whose *product* with itself "
+            "gives it back; the two agree for diagonal matrices only, which is why a first test may not notice.",
+            ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt().sum", "(cov_a @ cov_b).relu().sqrt().trace"),
+        ),
+        "the mean difference is not squared": Mistake(
+            "a norm is a distance, and a distance was asked for; but here all terms are squares of lengths.",
+            (".square().sum()", ".norm()"),
+        ),
+        "a root over everything": Mistake(
+            "the Fréchet distance of two Gaussians is a root, and the number that everybody reports is its square.",
+            (("return (mean_a", "return ((mean_a"), ("2 * root", "2 * root).clamp_min(0).sqrt()")),
+        ),
+        "diagonals only": Mistake(
+            "variances are quicker. But features are correlated, and what a model gets wrong is often just that.",
+            ("torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)", "(cov_a.diagonal() * cov_b.diagonal())"),
+        ),
+        "covariance without centring": Mistake(
+            "features.T @ features / n is the second moment: the mean is still in it, and is then counted twice.",
+            (
+                ("torch.cov(features_a.T)", "features_a.T @ features_a / len(features_a)"),
+                ("torch.cov(features_b.T)", "features_b.T @ features_b / len(features_b)"),
+            ),
+        ),
+        "the 2 is missing": Mistake(
+            "tr(A) + tr(B) - tr (A B)^(1/2) looks balanced. Put A = B: it leaves tr(A) where 0 must stand.",
+            ("2 * root", "root"),
         ),
     },
 )

@@ -175,7 +175,7 @@ C = Exercise(
     hints=(
         "Write D(x, t) = x + t e. Where are you, at x_t? Where do you want to be? What is the difference of the two?",
         "The difference is (s - t) e. You do not know e, but degrade(guess, .) at two times tells it.",
-        "degrade(guess, s) - degrade(guess, t) is (s - t) e for any guess. Add it to x_t.",
+        "What do degrade(guess, s) and degrade(guess, t) share, and what is left when one is taken from the other?",
     ),
     problem=_stain_problem,
     reference=_cold_step,
