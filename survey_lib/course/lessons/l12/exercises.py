@@ -160,7 +160,7 @@ B = Exercise(
     importance="the lesson builds on it",
     hints=(
         "The gradient of p is p times the gradient of log p: the last term is the divergence of something times p.",
-        "Read off: forward, the noise spreads a density as a drift against the score would, by half of g squared.",
+        "Write both right sides as minus the divergence of something times p. What multiplies p for the SDE is v.",
         "`schedule.drift_diffusion(t)` gives f and g squared. The score is that of exercise A, from `denoiser(x, t)`.",
     ),
     problem=_drift_problem,
