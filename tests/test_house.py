@@ -210,6 +210,13 @@ def test_a_lesson_carries_outputs_that_belong_to_its_cells(lesson):
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+def test_sections_and_exercises_of_a_lesson_are_counted_in_order(lesson):
+    prose = "\n".join(cell.source for cell in lesson.notebook.cells if cell.cell_type == "markdown")
+    sections = [int(number) for number in re.findall(r"^## (\d+)\.", prose, re.MULTILINE)]
+    assert sections == list(range(1, len(sections) + 1))
+    assert re.findall(r"^### Exercise (\w)", prose, re.MULTILINE) == ["A", "B", "C"]
+
+
 def unseen(source):
     """Tables and figures that a cell makes as a bare statement, but not as its last: nobody sees them."""
     tree = ast.parse(source)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 30: attention to words, an edit that starts half-way, and a setting chosen from measurements."""
+"""Exercises of lesson 30: attention to words, a setting chosen from measurements, and an edit that starts half-way."""
 
 from __future__ import annotations
 
@@ -76,85 +76,7 @@ A = Exercise(
     },
 )
 
-# --- B: SDEdit ----------------------------------------------------------------------------------------------------
-
-
-def _start_of_edit(z, noise, times, strength, schedule):
-    first = len(times) - 1 - round(strength * (len(times) - 1))
-    alpha, sigma = schedule.scales(times[first])
-    return alpha * z + sigma * noise, times[first:]
-
-
-def _edit_problem(generator):
-    schedule = vp_linear()
-    steps = 4 * int(torch.randint(2, 8, (1,), generator=generator))
-    z, noise = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-    return SimpleNamespace(schedule=schedule, times=grids.karras(steps, schedule), steps=steps, z=z, noise=noise)
-
-
-def _started(part: int, strength: float):
-    def measure(answer, p):
-        return torch.as_tensor(answer(p.z, p.noise, p.times, strength, p.schedule)[part])
-
-    return measure
-
-
-def _level(strength: float):
-    """The state at the time after ``steps - strength steps`` steps of the grid."""
-
-    def exact(p):
-        t = p.times[p.steps - round(strength * p.steps)]
-        alpha, sigma = p.schedule.scales(t)
-        return alpha * p.z + sigma * p.noise
-
-    return exact
-
-
-B = Exercise(
-    id="30.B",
-    title="start half-way: an edit",
-    minutes=12,
-    hints=(
-        "A sampler starts at times[0] from noise. An edit starts later on the grid, from the image with noise on it.",
-        "strength 1 runs all steps, strength 0 none: of the len(times) - 1 steps, the last strength * that many run.",
-        "At the first of the times that are left, x_t = alpha x_0 + sigma eps: that is what the sampler would be at.",
-    ),
-    problem=_edit_problem,
-    reference=_start_of_edit,
-    properties={
-        "at a quarter of the strength, a quarter of the steps are left": Property(
-            lambda answer, p: float(len(answer(p.z, p.noise, p.times, 0.25, p.schedule)[1]) - 1),
-            lambda p: p.steps / 4,
-        ),
-        "the state is the image with the noise of that time": Property(_started(0, 0.25), _level(0.25)),
-        "at full strength the whole grid is walked": Property(_started(1, 1.0), lambda p: p.times),
-        "at strength 0 the image stays": Property(_started(0, 0.0), lambda p: p.z),
-    },
-    mistakes={
-        "from the wrong end": Mistake(
-            "the noise is at the beginning of the grid: a weak edit skips the *first* steps, and runs the last ones.",
-            ("len(times) - 1 - round(strength * (len(times) - 1))", "round(strength * (len(times) - 1))"),
-        ),
-        "the image is not scaled": Mistake(
-            "under a variance-preserving schedule the image fades as the noise grows: alpha x_0, not x_0. The denoiser "
-            "expects that.",
-            ("alpha * z", "z"),
-        ),
-        "sigma squared": Mistake(
-            "sigma is a standard deviation: the noise is multiplied by it, not by the variance.",
-            ("sigma * noise", "sigma**2 * noise"),
-        ),
-        "off by one": Mistake(
-            "a grid of n steps has n + 1 times. Count the steps, not the times.",
-            (
-                "len(times) - 1 - round(strength * (len(times) - 1))",
-                "len(times) - 2 - round(strength * (len(times) - 2))",
-            ),
-        ),
-    },
-)
-
-# --- C: the cheapest setting that is good enough ------------------------------------------------------------------
+# --- B: the cheapest setting that is good enough ------------------------------------------------------------------
 
 
 def _choose(rows, least):
@@ -193,8 +115,8 @@ def _cheapest(p, name: str, which: int) -> float:
     return float(next(row[name] for row in cheap if row["fd"] == min(one["fd"] for one in cheap)))
 
 
-C = Exercise(
-    id="30.C",
+B = Exercise(
+    id="30.B",
     title="a setting for a budget, defended",
     minutes=20,
     hints=(
@@ -228,6 +150,84 @@ C = Exercise(
             (
                 '(row["evaluations"], row["fd"])',
                 '(row["evaluations"] / (1 if row["scale"] == 1 else 2), row["fd"])',
+            ),
+        ),
+    },
+)
+
+# --- C: SDEdit ----------------------------------------------------------------------------------------------------
+
+
+def _start_of_edit(z, noise, times, strength, schedule):
+    first = len(times) - 1 - round(strength * (len(times) - 1))
+    alpha, sigma = schedule.scales(times[first])
+    return alpha * z + sigma * noise, times[first:]
+
+
+def _edit_problem(generator):
+    schedule = vp_linear()
+    steps = 4 * int(torch.randint(2, 8, (1,), generator=generator))
+    z, noise = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    return SimpleNamespace(schedule=schedule, times=grids.karras(steps, schedule), steps=steps, z=z, noise=noise)
+
+
+def _started(part: int, strength: float):
+    def measure(answer, p):
+        return torch.as_tensor(answer(p.z, p.noise, p.times, strength, p.schedule)[part])
+
+    return measure
+
+
+def _level(strength: float):
+    """The state at the time after ``steps - strength steps`` steps of the grid."""
+
+    def exact(p):
+        t = p.times[p.steps - round(strength * p.steps)]
+        alpha, sigma = p.schedule.scales(t)
+        return alpha * p.z + sigma * p.noise
+
+    return exact
+
+
+C = Exercise(
+    id="30.C",
+    title="start half-way: an edit",
+    minutes=12,
+    hints=(
+        "A sampler starts at times[0] from noise. An edit starts later on the grid, from the image with noise on it.",
+        "strength 1 runs all steps, strength 0 none: of the len(times) - 1 steps, the last strength * that many run.",
+        "At the first of the times that are left, x_t = alpha x_0 + sigma eps: that is what the sampler would be at.",
+    ),
+    problem=_edit_problem,
+    reference=_start_of_edit,
+    properties={
+        "at a quarter of the strength, a quarter of the steps are left": Property(
+            lambda answer, p: float(len(answer(p.z, p.noise, p.times, 0.25, p.schedule)[1]) - 1),
+            lambda p: p.steps / 4,
+        ),
+        "the state is the image with the noise of that time": Property(_started(0, 0.25), _level(0.25)),
+        "at full strength the whole grid is walked": Property(_started(1, 1.0), lambda p: p.times),
+        "at strength 0 the image stays": Property(_started(0, 0.0), lambda p: p.z),
+    },
+    mistakes={
+        "from the wrong end": Mistake(
+            "the noise is at the beginning of the grid: a weak edit skips the *first* steps, and runs the last ones.",
+            ("len(times) - 1 - round(strength * (len(times) - 1))", "round(strength * (len(times) - 1))"),
+        ),
+        "the image is not scaled": Mistake(
+            "under a variance-preserving schedule the image fades as the noise grows: alpha x_0, not x_0. The denoiser "
+            "expects that.",
+            ("alpha * z", "z"),
+        ),
+        "sigma squared": Mistake(
+            "sigma is a standard deviation: the noise is multiplied by it, not by the variance.",
+            ("sigma * noise", "sigma**2 * noise"),
+        ),
+        "off by one": Mistake(
+            "a grid of n steps has n + 1 times. Count the steps, not the times.",
+            (
+                "len(times) - 1 - round(strength * (len(times) - 1))",
+                "len(times) - 2 - round(strength * (len(times) - 2))",
             ),
         ),
     },
