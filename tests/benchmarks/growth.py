@@ -1,12 +1,15 @@
 """The course's recipe for denoisers against the one that it replaced, after equal core-minutes of training.
 
-Every length is a training of its own, for the learning rate falls to zero at its end.
+Every length is a training of its own, for the learning rate falls to zero at its end. So the number of steps is fixed
+before, by a trial. Trial and training take the two recipes in turn: what slows the machine, slows both.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
+from statistics import median
 
 import torch
 
@@ -17,14 +20,15 @@ from survey_lib.lab.data import load
 from survey_lib.lab.data.images import ImageSet
 from survey_lib.lab.evaluation.cost import Ratio
 from survey_lib.lab.plots import table
-from survey_lib.lab.training.recipes import TRAININGS
-from survey_lib.lab.training.recipes.spaces import train_for
-from survey_lib.lab.training.trainer import Recipe
+from survey_lib.lab.training import recipes
+from survey_lib.lab.training.trainer import Recipe, Trainer
 from survey_lib.nets.unet import UNet
 from survey_lib.process.training import LogNormalLevels, weighted_loss
 
-BASE = TRAININGS["base"]
+BASE = recipes.TRAININGS["base"]
 COUNT = 2000  # test images for the loss
+BLOCKS, STEPS = 7, 10  # of the trial; the first block is not counted
+TURNS = 100
 
 
 def earlier(images: ImageSet) -> Preconditioned:
@@ -39,16 +43,42 @@ def compare(minutes: float, dataset: str = "glyphs") -> dict[str, tuple[Ratio, f
         "the earlier": (replace(BASE, model=earlier), Recipe(batch=128, rate=5e-3)),
         "the course's": (BASE, BASE.recipe_for(dataset)),
     }
-    for name, (training, recipe) in sides.items():
-        model, seconds, steps = train_for(training, images, recipe, 60 * minutes)
-        found = {"loss": held_out_loss(model, dataset), "FD": training.score(model, dataset, None)["fd"]}
-        rows.append({"recipe": name, "core-minutes": seconds / 60, "steps": steps} | found)
+    trials = [recipes.trainer(training, images, recipe) for training, recipe in sides.values()]
+    trainers = [
+        recipes.trainer(training, images, replace(recipe, steps=max(1, round(60 * minutes / pace))))
+        for (training, recipe), pace in zip(sides.values(), paces(trials), strict=True)
+    ]
+    seconds = in_turn(trainers)
+    for name, trainer, spent in zip(sides, trainers, seconds, strict=True):
+        model = trainer.finish()
+        found = {"loss": held_out_loss(model, dataset), "FD": BASE.score(model, dataset, None)["fd"]}
+        rows.append({"recipe": name, "core-minutes": spent / 60, "steps": trainer.step} | found)
     print(table(rows, caption=f"{dataset}: the two recipes"))
     ratios = {what: rows[1][what] / rows[0][what] for what in ("loss", "FD")}
     return {
         f"{dataset}: {what} after {minutes:g} core-minutes": (Ratio(*[ratio] * 3), 1.0)
         for what, ratio in ratios.items()
     }
+
+
+def paces(trainers: list[Trainer]) -> list[float]:
+    """Core-seconds of a step of each, the median of blocks that are taken in turn."""
+    blocks = [[advance(one, one.step + STEPS) / STEPS for one in trainers] for _ in range(BLOCKS)]
+    return [median(of_one) for of_one in zip(*blocks[1:], strict=True)]
+
+
+def in_turn(trainers: list[Trainer]) -> list[float]:
+    """Train all to the end, a hundredth of each in turn: the core-seconds of each."""
+    parts = [[advance(one, one.recipe.steps * turn // TURNS) for one in trainers] for turn in range(1, TURNS + 1)]
+    return [sum(of_one) for of_one in zip(*parts, strict=True)]
+
+
+def advance(trainer: Trainer, until: int) -> float:
+    """Train up to a step: the core-seconds that it took."""
+    began = time.process_time()
+    for _ in trainer.run(every=max(1, until), until=until):
+        pass
+    return time.process_time() - began
 
 
 @torch.no_grad()
