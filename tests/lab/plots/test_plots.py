@@ -174,6 +174,25 @@ def test_no_two_labels_overlap(drawn):
             assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+def test_a_leader_ends_before_its_label():
+    crowd = {f"curve {k}": (COUNTS, (1 + k / 100) / COUNTS) for k in range(7)}
+    figure = plots.error_against_evaluations(crowd, slopes=()).figure
+    figure.canvas.draw()
+    led = [text for text in figure.axes[0].texts if text.arrow_patch is not None and text.arrow_patch.get_visible()]
+    assert len(led) >= 4
+    for text in led:
+        words = super(type(text), text).get_window_extent()  # without the arrow
+        assert text.arrow_patch.get_window_extent().x1 <= words.x0 + 1
+
+
+def test_an_axis_falls_where_every_curve_does():
+    times = np.linspace(1, 0, 5)
+    falling = plots.curves({"a": (times, times), "b": (times[[0, -1]], [1, 1])}, x="t").figure.axes[0]
+    assert falling.xaxis_inverted() and not plots.curves({"a": (times[::-1], times)}).figure.axes[0].xaxis_inverted()
+    mixed = plots.curves({"a": (times, times), "b": (times[::-1], times)}).figure.axes[0]
+    assert not mixed.xaxis_inverted()
+
+
 def test_nothing_is_cut_off(drawn):
     for figure in drawn.values():
         rim = np.concatenate([side.ravel() for side in (figure.pixels()[[0, -1]], figure.pixels()[:, [0, -1]])])
