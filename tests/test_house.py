@@ -224,10 +224,8 @@ def unseen(source):
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node not in last:
             name, on_axes = dotted(node.value.func), any(keyword.arg == "ax" for keyword in node.value.keywords)
-            made = name.endswith(".table") or (
-                name.startswith("plots.") and name != "plots.use"
-            )  # `use` sets the style
-            if made and not on_axes:
+            drawn = name.startswith("plots.") and name != "plots.use"  # which sets the style
+            if (drawn or name.endswith(".table")) and not on_axes:
                 yield f"{name}, line {node.lineno}"
 
 

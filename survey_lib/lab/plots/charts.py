@@ -171,10 +171,10 @@ def curves(
     colour, ends, words = colours(lines, roles), [], [] if lines else ["no results yet"]
     if not lines:
         ax.text(0.5, 0.5, words[0], ha="center", va="center", transform=ax.transAxes)
-    for name, (steps, values, *interval) in lines.items():
-        steps, values = array(steps), array(values)
+    data = {name: [array(part) for part in line] for name, line in lines.items()}
+    for name, (steps, values, *interval) in data.items():
         if interval:
-            ax.fill_between(steps, *map(array, interval), color=colour[name], alpha=0.18, linewidth=0)
+            ax.fill_between(steps, *interval, color=colour[name], alpha=0.18, linewidth=0)
         if window > 1:
             ax.plot(steps, values, color=colour[name], alpha=0.25, linewidth=0.8)
             steps, values = steps[window - 1 :], np.convolve(values, np.full(window, 1 / window), "valid")
@@ -190,7 +190,7 @@ def curves(
         plain_log(ax.xaxis)
     else:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    if lines and all(array(steps)[0] > array(steps)[-1] for steps, *_ in lines.values()):
+    if data and all(steps[0] > steps[-1] for steps, *_ in data.values()):
         ax.invert_xaxis()
     ax.set(xlabel=x, ylabel=y)
     end_labels(ax, ends)

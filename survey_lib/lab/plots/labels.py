@@ -92,8 +92,10 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Label curve ends ``(x, y, text, colour)`` on the right, moved apart so that no labels overlap."""
     labels = []
     for x, y, text, colour in ends:
-        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3, "visible": False}
-        leader["relpos"] = (0, 0.5)  # it ends at the middle of the label's left edge
+        leader = {
+            "arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3, "visible": False,
+            "relpos": (0, 0.5),  # it ends at the middle of the label's left edge
+        }  # fmt: skip
         labels.append(
             ax.annotate(
                 text, (x, y), (8, 0), textcoords="offset points", va="center", color=ink(colour),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from PIL import Image
 
 from survey_lib.core.corruptions import Gaussian
@@ -181,7 +182,7 @@ def test_a_leader_ends_before_its_label():
     led = [text for text in figure.axes[0].texts if text.arrow_patch is not None and text.arrow_patch.get_visible()]
     assert len(led) >= 4
     for text in led:
-        words = super(type(text), text).get_window_extent()  # without the arrow
+        words = Text.get_window_extent(text)  # without the arrow
         assert text.arrow_patch.get_window_extent().x1 <= words.x0 + 1
 
 
