@@ -22,7 +22,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +72,11 @@ def modules(cells: Iterable[str]) -> list[Path]:
         file = left.pop()
         if file not in seen and _decides(file):
             seen.add(file)
-            left.extend(_imported(file))
+            left.extend(_imports(file.read_text()))
     return sorted(seen)
 
 
+@functools.cache
 def strip_comments(source: str) -> str:
     """Remove comments, docstrings, blank lines and imports of this package; a cell with a magic is unchanged."""
     try:
@@ -134,28 +135,29 @@ def _code(file: Path) -> str:
 
 
 @functools.cache
-def _imported(file: Path) -> tuple[Path, ...]:
-    return tuple(_imports(file.read_text()))
-
-
-def _imports(source: str) -> Iterator[Path]:
+def _imports(source: str) -> tuple[Path, ...]:
     """Files of the package that a source imports at any level."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            top, *rest = name.split(".")
-            if top == PACKAGE.name:
-                stem = PACKAGE.joinpath(*rest)
-                yield from (file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file())
+        return ()
+    return tuple(file for node in ast.walk(tree) for name in _names(node) for file in _files(name))
+
+
+def _names(node: ast.AST) -> list[str]:
+    """Names of the modules that a statement may import; of a ``from``, also those of what it takes from its module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def _files(module: str) -> list[Path]:
+    """Files of a module of the package: itself, or its ``__init__``."""
+    top, *rest = module.split(".")
+    stem = PACKAGE.joinpath(*rest)
+    return [file for file in (stem.with_suffix(".py"), stem / "__init__.py") if top == PACKAGE.name and file.is_file()]
 
 
 def _decides(file: Path) -> bool:

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from survey_lib.course.grading import courses
+from survey_lib.course.grading import courses, submissions
 from survey_lib.course.publishing import assignments, notebooks
 from survey_lib.lab import runtime
 
@@ -91,34 +91,39 @@ def test_every_lesson_can_be_handed_out(path, tmp_path):
     assert all("check(" in cell.source for cell in checks)
 
 
-def test_nbgrader_gives_all_points_for_the_solution_and_none_for_the_handout(tmp_path):
-    """The whole way of a class, with the first exercise of lesson 01: release, hand in, autograde, export."""
-    lesson = nbformat.read(runtime.HOME / "notebooks" / "01_foundations_ddpm.ipynb", as_version=4)
-    graded = [cell for cell in lesson.cells if "nbgrader" in cell.metadata][:2]
-    imports = "import torch\nfrom survey_lib.course.exercises import check"
-    source = tmp_path / "source" / "first" / "exercise.ipynb"
+def test_nbgrader_gives_all_points_for_the_solutions_and_none_for_the_handout(tmp_path):
+    """The whole way of a class, with the exercises of all lessons in one notebook: release, hand in, autograde."""
+    cells = [cell for lesson in notebooks.all_lessons() for cell in _exercises(lesson)]
+    source = tmp_path / "source" / "all" / "exercises.ipynb"
     source.parent.mkdir(parents=True)
-    nbformat.write(new_notebook(cells=[new_code_cell(imports), *graded], metadata=lesson.metadata), source)
+    nbformat.write(new_notebook(cells=cells, metadata=_lesson().metadata), source)
 
     nbgrader = _nbgrader(tmp_path)
-    nbgrader("generate_assignment", "first")
+    nbgrader("generate_assignment", "all")
     for student, folder in (("right", "source"), ("stub", "release")):
-        shutil.copytree(tmp_path / folder / "first", tmp_path / "submitted" / student / "first")
-    assert "partial credit" not in nbgrader("autograde", "first")
+        shutil.copytree(tmp_path / folder / "all", tmp_path / "submitted" / student / "all")
+    assert "partial credit" not in nbgrader("autograde", "all")
     points = _points(nbgrader, tmp_path)
-    assert points["right"][0] == points["right"][1] == points["stub"][1] > points["stub"][0] == 0
+    every = sum(task.points for lesson in notebooks.all_lessons() for task in submissions.tasks(lesson.number))
+    assert points == {"right": (every, every), "stub": (0, every)}
 
 
-@pytest.mark.parametrize("number", [lesson.number for lesson in notebooks.all_lessons()])
-def test_nbgrader_gives_all_points_for_the_honest_submission_of_a_lesson(number, tmp_path):
-    """The README's commands for a class, with a whole lesson."""
-    (name,) = courses.init(tmp_path, [number])
+def test_nbgrader_gives_all_points_for_a_whole_lesson(tmp_path):
+    """The README's commands for a class."""
+    (name,) = courses.init(tmp_path, ["01"])
     nbgrader = _nbgrader(tmp_path)
     nbgrader("generate_assignment", name)
     shutil.copytree(tmp_path / "source" / name, tmp_path / "submitted" / "ada" / name)
     nbgrader("autograde", name)
     points = _points(nbgrader, tmp_path)["ada"]
     assert points[0] == points[1] >= 3
+
+
+def _exercises(lesson):
+    """The exercises of a lesson without the rest of it: what they import, answers and checks."""
+    imports = ["from survey_lib.course.exercises import check", *submissions.tasks(lesson.number)[0].imports]
+    graded = [cell for cell in lesson.notebook.cells if "nbgrader" in cell.metadata]
+    return [new_code_cell("\n".join(imports)), *graded]
 
 
 def _nbgrader(course):
