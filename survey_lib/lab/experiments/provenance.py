@@ -72,7 +72,7 @@ def modules(cells: Iterable[str]) -> list[Path]:
         file = left.pop()
         if file not in seen and _decides(file):
             seen.add(file)
-            left.extend(_imports(file.read_text()))
+            left.extend(_imports(_source(file)))
     return sorted(seen)
 
 
@@ -130,8 +130,12 @@ def _cells(path: Path, experiment: str) -> list[str]:
 
 
 @functools.cache
+def _source(file: Path) -> str:
+    return file.read_text()
+
+
 def _code(file: Path) -> str:
-    return strip_comments(file.read_text())
+    return strip_comments(_source(file))
 
 
 @functools.cache
